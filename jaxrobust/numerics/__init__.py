@@ -1,0 +1,1 @@
+"""Numerics: losses, norms, projections, metrics, and convolution and pooling that are fast on CPU too."""
