@@ -1,0 +1,28 @@
+"""Four fake CPU devices, a compilation cache that outlives the run, and the folder of real data."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# JAX reads these at its first import, which must come after them.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of prepared tensorflow-datasets; skips without it, and fails in CI."""
+    given = os.environ.get("TFDS_DATA_DIR")
+    folder = Path(given) if given else ROOT.parent / "shared" / "data" / "tfds"
+    if not (folder / "mnist").is_dir():
+        reason = f"No prepared MNIST under {folder}: set TFDS_DATA_DIR to a folder that has it."
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
