@@ -1,0 +1,14 @@
+"""Training objectives: each defence is a value that turns one batch into a loss.
+
+To add one: a file here, a line in `OBJECTIVES`, a row in `tests/common/objectives_table.py`.
+"""
+
+from jaxrobust.objectives._targets import TARGETS, distribution, hard_label
+from jaxrobust.objectives.at import AT
+from jaxrobust.objectives.rt import RT
+from jaxrobust.objectives.srt import SRT
+from jaxrobust.objectives.standard import Standard
+
+OBJECTIVES = {"standard": Standard, "at": AT, "rt": RT, "srt": SRT}
+
+__all__ = ["AT", "OBJECTIVES", "RT", "SRT", "TARGETS", "Standard", "distribution", "hard_label"]
