@@ -1,0 +1,12 @@
+"""Perturbed neighbourhoods N_{eps,T}(x): what an attack may do to an image, eq. (18) of CN111401445A.
+
+Each is a frozen, hashable dataclass that works on one example and satisfies `jaxrobust.types.Neighbourhood`.
+"""
+
+from jaxrobust.neighbourhoods.compose import Compose
+from jaxrobust.neighbourhoods.lp import L2, LInf
+from jaxrobust.neighbourhoods.spatial import Pose, RotationTranslation
+
+NEIGHBOURHOODS = {"linf": LInf, "l2": L2, "rotation_translation": RotationTranslation, "compose": Compose}
+
+__all__ = ["NEIGHBOURHOODS", "Compose", "L2", "LInf", "Pose", "RotationTranslation"]

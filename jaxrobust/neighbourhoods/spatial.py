@@ -1,0 +1,154 @@
+r"""Rotations and translations: $N(x) = \{A(\theta) x + B : |\theta| \le \epsilon_1, \|B\|_\infty \le \epsilon_2\}$.
+
+Conventions. A pixel is a point at its row and column number; an image `[h, w, c]` turns about its centre
+((h - 1) / 2, (w - 1) / 2). Angles are in degrees and counter-clockwise as one looks at the image (rows run downwards);
+shifts are (down, right) in pixels. Both motions interpolate bilinearly, rotation first, with zeros outside the image,
+as in Engstrom et al., arXiv:1712.02779.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust import _validate
+from jaxrobust.neighbourhoods._pixels import in_radii, to_pixels
+from jaxrobust.types import Array, Example
+
+
+class Pose(NamedTuple):
+    """Where an image is moved to: `angle` in degrees `[]`, `shift` (down, right) in pixels `[2]`."""
+
+    angle: Array
+    shift: Array
+
+
+def _bilinear(image: Array, rows: Array, cols: Array) -> Array:
+    """Samples `image` [h, w, c] at real coordinates `rows`, `cols` [m, n] -> [m, n, c], zeros outside."""
+    h, w, c = image.shape
+    # Outside, a point rests on the ring of zeros around the image, where its weight on the image is exactly 0.
+    rows, cols = jnp.clip(rows, -1.0, h), jnp.clip(cols, -1.0, w)
+    top = jnp.minimum(jnp.floor(jax.lax.stop_gradient(rows)), h - 1.0)
+    left = jnp.minimum(jnp.floor(jax.lax.stop_gradient(cols)), w - 1.0)
+    down, right = (rows - top)[..., None], (cols - left)[..., None]
+    ring = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+    index = (top.astype(jnp.int32) + 1) * (w + 2) + left.astype(jnp.int32) + 1
+    flat = ring.reshape(-1, c)
+
+    def corner(offset: int) -> Array:
+        return flat.at[index + offset].get(mode="promise_in_bounds")
+
+    upper = corner(0) * (1 - right) + corner(1) * right
+    lower = corner(w + 2) * (1 - right) + corner(w + 3) * right
+    return upper * (1 - down) + lower * down
+
+
+def move(image: Array, pose: Pose) -> Array:
+    """Rotates `image` [h, w, c] about its centre, then translates it.
+
+    Only those points of the rotated plane are computed that the translation reads, wherever they lie: what leaves the
+    frame by rotation comes back by translation, and no canvas has to be sized for the largest shift. The identity
+    pose gives the image back bit by bit.
+    """
+    h, w, _ = image.shape
+    whole = jnp.floor(jax.lax.stop_gradient(pose.shift))
+    fraction = pose.shift - whole
+    # Rows and columns of the rotated plane, from the image's centre: one more than the output has.
+    y = (np.arange(-1, h) - (h - 1) / 2)[:, None] - whole[0]
+    x = (np.arange(-1, w) - (w - 1) / 2)[None, :] - whole[1]
+    angle = jnp.deg2rad(pose.angle)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    turned = _bilinear(image, cos * y + sin * x + (h - 1) / 2, cos * x - sin * y + (w - 1) / 2)
+    rows = turned[1:] * (1 - fraction[0]) + turned[:-1] * fraction[0]
+    return rows[:, 1:] * (1 - fraction[1]) + rows[:, :-1] * fraction[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationTranslation:
+    r"""Rotation by at most `max_angle` degrees, then translation by at most `max_shift` pixels along each axis.
+
+    $T(x; \theta, B) = A(\theta) x + B$ with $dist = \max(|\theta| / \epsilon_1, \|B\|_\infty / \epsilon_2)$ in radii;
+    a limit of 0 leaves that motion out. Differentiable in the image and in the pose (one-sidedly where a sample
+    falls exactly on a pixel).
+
+    Args:
+        max_angle: degrees, in [0, 180].
+        max_shift: pixels, >= 0.
+
+    Raises:
+        ValueError: for a negative or non-finite limit, or one beyond half a turn.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxrobust.types import Example
+        >>> ex = Example(jnp.eye(3)[:, :, None], target=jnp.array(0))
+        >>> moves = RotationTranslation(max_angle=90.0, max_shift=1.0)
+        >>> quarter = Pose(angle=jnp.array(90.0), shift=jnp.zeros(2))
+        >>> moves.apply(ex, quarter)[..., 0].round(3).tolist()
+        [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    """
+
+    max_angle: float | Array
+    max_shift: float | Array
+
+    def __post_init__(self) -> None:
+        _validate.within("max_angle", self.max_angle, 0, 180, "Angles are in degrees.")
+        _validate.non_negative("max_shift", self.max_shift, "Shifts are in pixels.")
+
+    def init(self, ex: Example) -> Pose:
+        """No motion."""
+        return Pose(angle=jnp.zeros((), ex.image.dtype), shift=jnp.zeros((2,), ex.image.dtype))
+
+    def sample(self, key: Array, ex: Example) -> Pose:
+        """Angle and shifts, each uniform between its limits."""
+        unit = jax.random.uniform(key, (3,), ex.image.dtype, minval=-1.0, maxval=1.0)
+        return Pose(angle=self.max_angle * unit[0], shift=self.max_shift * unit[1:])
+
+    def apply(self, ex: Example, theta: Pose) -> Array:
+        """A(theta) x + B, see `move`."""
+        return to_pixels(move(ex.image, theta))
+
+    def project(self, ex: Example, theta: Pose) -> Pose:
+        """Clips angle and shifts to their limits."""
+        del ex
+        return Pose(
+            angle=jnp.clip(theta.angle, -self.max_angle, self.max_angle),
+            shift=jnp.clip(theta.shift, -self.max_shift, self.max_shift),
+        )
+
+    def ascent(self, grad: Pose) -> Pose:
+        """The limits, signed as the gradient: steepest for the maximum of the two distances."""
+        return Pose(angle=self.max_angle * jnp.sign(grad.angle), shift=self.max_shift * jnp.sign(grad.shift))
+
+    def distance(self, ex: Example, theta: Pose) -> Array:
+        """The larger of angle and shift, each over its limit."""
+        del ex
+        angle = in_radii(jnp.abs(theta.angle), self.max_angle)
+        return jnp.maximum(angle, in_radii(jnp.abs(theta.shift).max(), self.max_shift))
+
+    def scaled(self, factor: float | Array) -> "RotationTranslation":
+        """Both limits multiplied by `factor`."""
+        return replace(self, max_angle=self.max_angle * factor, max_shift=self.max_shift * factor)
+
+    def grid(self, granularity: tuple[int, int, int]) -> Pose:
+        """All poses of a regular grid, limits included, `(down, right, angle)` with the angle varying fastest.
+
+        Args:
+            granularity: how many values of each; 1, or a limit of 0, gives the identity's value alone.
+
+        Returns:
+            Poses with a leading axis `[n]`; they contain the identity where every granularity is odd.
+        """
+        downs, rights, angles = granularity
+        axes = (_axis(self.max_shift, downs), _axis(self.max_shift, rights), _axis(self.max_angle, angles))
+        down, right, angle = (axis.ravel() for axis in jnp.meshgrid(*axes, indexing="ij"))
+        return Pose(angle=angle, shift=jnp.stack([down, right], axis=-1))
+
+
+def _axis(limit: float | Array, num: int) -> Array:
+    """`num` values from -limit to limit, exactly symmetric, so that the middle one is exactly 0."""
+    if num == 1 or (not isinstance(limit, jax.core.Tracer) and limit == 0):
+        return jnp.zeros(1)
+    return jnp.asarray(limit * (2.0 * np.arange(num) - (num - 1)) / (num - 1), jnp.float32)
