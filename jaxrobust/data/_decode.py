@@ -1,0 +1,76 @@
+"""Image files to uint8 arrays, with Pillow."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_GREY = {"1", "L", "LA", "La"}
+_COLOUR = {"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB"}
+_MODES = {1: "L", 3: "RGB"}
+_ORIENTATION_TAG = 0x0112
+
+
+def parse_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width) in pixels from the `size` option."""
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise ValueError(f"Expected a positive size in pixels, got size={size}.")
+    return int(height), int(width)
+
+
+def check_channels(channels: int | None) -> None:
+    """Raises ValueError unless channels is None, 1 (grey) or 3 (colour)."""
+    if channels not in (None, 1, 3):
+        raise ValueError(f"Expected channels 1 (grey) or 3 (colour), got channels={channels}.")
+
+
+def _to_array(image: Image.Image, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+    """Converts an opened image; grey files stay grey where `channels` is None."""
+    if image.mode not in _GREY | _COLOUR:
+        raise ValueError(f"has pixel mode {image.mode!r}; convert it to 8 bits per channel")
+    image = ImageOps.exif_transpose(image)
+    image = image.convert(_MODES[channels or (1 if image.mode in _GREY else 3)])
+    if size is not None and image.size != (size[1], size[0]):
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    array = np.asarray(image, np.uint8)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def decode(
+    data: bytes | Path, where: str, size: tuple[int, int] | None = None, channels: int | None = None
+) -> np.ndarray:
+    """Decodes one encoded image to uint8 `[h, w, c]`; any failure is a ValueError naming `where`."""
+    try:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+            return _to_array(image, size, channels)
+    # Pillow's plugins raise anything from SyntaxError to struct.error on damaged files.
+    except Exception as error:
+        raise ValueError(f"{where}: cannot be read as an image: {error}.") from error
+
+
+def header(path: Path) -> tuple[int, int, int]:
+    """(height, width, channels) of an image file without decoding its pixels."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _GREY | _COLOUR:
+                raise ValueError(f"has pixel mode {image.mode!r}; convert it to 8 bits per channel")
+            width, height = image.size
+            if image.getexif().get(_ORIENTATION_TAG, 1) >= 5:
+                width, height = height, width
+            return height, width, 1 if image.mode in _GREY else 3
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as an image: {error}.") from error
+
+
+def fit(images: np.ndarray, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+    """uint8 `[n, h, w, c]` resized and converted to the asked-for size and channels."""
+    if (size is None or images.shape[1:3] == size) and channels in (None, images.shape[3]):
+        return images
+    channels = channels or images.shape[3]
+    return np.stack(
+        [_to_array(Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x), size, channels) for x in images]
+    )
