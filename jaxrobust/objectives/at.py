@@ -39,9 +39,7 @@ class AT:
 
     def __call__(self, keys: RowKeys, net: Net, batch: Batch, obj_state: PyTree) -> tuple[Array, Aux]:
         """The loss on the attacked labelled rows; metrics `loss` and `adversarial_accuracy`."""
-        perturbed = _rows.adversarial(
-            self.attack, keys.labelled, net, batch.image, batch.label, self.warmup
-        )
+        perturbed = _rows.adversarial(self.attack, keys.labelled, net, batch.image, batch.label, self.warmup)
         outputs, net = net.train(perturbed, _rows.keys_for(keys.labelled, _rows.ADVERSARIAL))
         loss = losses.mean(self.loss_fn(outputs.logits, batch.label))
         metrics = {"loss": loss, "adversarial_accuracy": _rows.accuracy(outputs.logits, batch.label)}

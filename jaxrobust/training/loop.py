@@ -1,0 +1,223 @@
+"""The one training loop: every objective, every runtime, resumable at any step."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+
+from jaxrobust import _validate
+from jaxrobust.training._display import Display
+from jaxrobust.training._history import History
+from jaxrobust.training._keys import row_keys
+from jaxrobust.training._signals import Interrupted, Termination
+from jaxrobust.training.checkpoint import Checkpoints
+from jaxrobust.training.runtime import Runtime, agree
+from jaxrobust.training.sinks import Sink
+from jaxrobust.training.state import TrainState, init_state
+from jaxrobust.training.step import StepFn, make_train_step
+from jaxrobust.types import Array, Batch, Model, Objective, PyTree, RowKeys
+
+ValidateFn = Callable[[TrainState], Mapping[str, float]]
+
+
+class Feed(Protocol):
+    """Where batches come from; `jaxrobust.data` has feeds for resident and for streamed sets."""
+
+    arrays: PyTree
+    sizes: Any
+
+    def cursor(self, step: int) -> Any:
+        """This process's rows of the step's global batch, on the host; fields `labelled` and `unlabelled`."""
+        ...
+
+    def batch(self, arrays: PyTree, cursor: Any, keys: RowKeys) -> Batch:
+        """The batch of a cursor's rows; pure, called inside jit."""
+        ...
+
+
+def make_update(feed: Feed, step_fn: StepFn, axis_name: str | None) -> Callable[..., tuple[TrainState, dict]]:
+    """The function that `Runtime.compile` takes: read the batch, make the step; sub-keys keep the two apart."""
+
+    def update(state: TrainState, arrays: PyTree, cursor: Any, key: Array) -> tuple[TrainState, dict]:
+        data_key, step_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+        counts = [jax.tree.leaves(rows)[0].shape[0] for rows in (cursor.labelled, cursor.unlabelled)]
+        keys = row_keys(jax.random.fold_in(data_key, state.step), *counts, axis_name)
+        return step_fn(state, feed.batch(arrays, cursor, keys), step_key)
+
+    return update
+
+
+def fit(
+    *,
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    feed: Feed,
+    num_steps: int,
+    seed: int,
+    runtime: Runtime | None = None,
+    checkpoints: Checkpoints | None = None,
+    validate_fn: ValidateFn | None = None,
+    validate_every: int = 0,
+    log_every: int = 50,
+    sinks: Sequence[Sink] = (),
+    ema_decay: float = 0.0,
+    init_from: tuple[PyTree, PyTree] | None = None,
+    progress: bool = True,
+) -> TrainState:
+    """Trains for `num_steps` steps, from the newest checkpoint if there is one.
+
+    All randomness follows from the seed and the step, so a run that was killed and resumed ends, bit for bit,
+    with the parameters of one that was not (on the same machine and runtime). A value that is not finite is
+    noticed at the next log or checkpoint, before anything is saved, and the error names the step it began at.
+
+    Args:
+        model: the model.
+        objective: the defence.
+        optimizer: see `OptimizerConfig.build`.
+        feed: the data; its sizes are those of the global batch.
+        num_steps: length of the run, >= 1.
+        seed: of everything random in the run.
+        runtime: where and how it executes; None for the default.
+        checkpoints: None to keep nothing. They are closed when `fit` returns or raises.
+        validate_fn: `validate_fn(state) -> metrics`, on images held out of the training set, never on the test
+            set; the state lies on one device, `eval_weights(state)` picks what to evaluate.
+        validate_every: steps between validations; one more is made at the end. 0 for none at all.
+        log_every: steps between rows of metrics, >= 1; a row holds means over its interval.
+        sinks: receive the rows (process 0 only).
+        ema_decay: see `make_train_step`.
+        init_from: (params, stats) to start a new run from; a resumed run ignores it.
+        progress: show a bar on a terminal, a line per row elsewhere.
+
+    Returns:
+        The final state, on one device.
+
+    Raises:
+        ValueError: on arguments out of range or data that do not fit the devices.
+        Diverged: if a metric is not finite; it has `step` and `metrics`.
+        Interrupted: after SIGTERM, once the state is saved; it has `step` and `exit_code` 143, with which the
+            command line ends. (SIGTERM to one of several processes stops all, at the next row.)
+    """
+    runtime = runtime or Runtime()
+    _check(feed, runtime, num_steps, log_every, validate_every, validate_fn)
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    host_state = init_state(init_key, model, objective, optimizer, ema_decay=ema_decay, init_from=init_from)
+    restored = checkpoints.restore(host_state) if checkpoints else None
+    if restored:
+        host_state = restored.state
+    start = int(host_state.step)
+    history = History(runtime, start, restored.pending if restored else [])
+
+    step_fn = make_train_step(
+        model, objective, optimizer, num_steps=num_steps, axis_name=runtime.axis_name, ema_decay=ema_decay
+    )
+    update = runtime.compile(make_update(feed, step_fn, runtime.axis_name))
+    state, arrays, key = runtime.replicate((host_state, feed.arrays, run_key))
+    del host_state, restored
+
+    sinks = tuple(sinks) if runtime.is_main else ()
+    for sink in sinks:
+        sink.rewind(start)
+    display = Display(num_steps, start, enabled=progress and runtime.is_main)
+
+    def due(step: int, every: int) -> bool:
+        return every > 0 and (step % every == 0 or step == num_steps)
+
+    def record(step: int, row: Mapping[str, float]) -> None:
+        for sink in sinks:
+            sink.write(step, row)
+        display.row(step, row)
+
+    def save(metrics: Mapping[str, float] | None = None) -> None:
+        checkpoints.save(runtime.fetch(state), pending=history.settle(), metrics=metrics)
+
+    with contextlib.ExitStack() as stack:
+        for resource in (*sinks, display, *((checkpoints,) if checkpoints else ())):
+            stack.callback(resource.close)
+        termination = stack.enter_context(Termination())
+
+        for cursor in _ahead(feed, runtime, start, num_steps):
+            with jax.transfer_guard("disallow"):
+                state, metrics = update(state, arrays, cursor, key)
+            step = history.add(metrics)
+            display.advance(step)
+
+            if due(step, log_every):
+                record(step, history.row())
+            scores = None
+            if validate_fn is not None and due(step, validate_every):
+                history.settle()
+                scores = _validated(validate_fn, runtime.local(state))
+                record(step, {f"validation/{name}": value for name, value in scores.items()})
+                state = _told(objective, state, scores, runtime)
+            if checkpoints and (scores is not None or due(step, checkpoints.save_every) or step == num_steps):
+                save(scores)
+            if step < num_steps and _stopped(termination, due(step, log_every)):
+                if checkpoints:
+                    save()
+                raise Interrupted(step, saved=checkpoints is not None)
+        history.settle()
+        return runtime.local(state)
+
+
+def _check(
+    feed: Feed,
+    runtime: Runtime,
+    num_steps: int,
+    log_every: int,
+    validate_every: int,
+    validate_fn: ValidateFn | None,
+) -> None:
+    """The checks of `fit`'s arguments."""
+    _validate.at_least("num_steps", num_steps, 1)
+    _validate.at_least("log_every", log_every, 1)
+    _validate.at_least("validate_every", validate_every, 0)
+    if validate_every and validate_fn is None:
+        raise ValueError(f"Expected validate_fn with validate_every={validate_every}; set it, or use 0.")
+    for stream in ("labelled", "unlabelled"):
+        rows = getattr(feed.sizes, stream)
+        if rows % runtime.device_count:
+            raise ValueError(
+                f"{rows} {stream} images a step cannot be divided over {runtime.device_count} devices. "
+                "Choose a batch size whose two streams are multiples of the number of devices."
+            )
+
+
+def _ahead(feed: Feed, runtime: Runtime, start: int, stop: int) -> Iterator[Any]:
+    """The cursors of steps `start` to `stop - 1`, each placed on the devices `prefetch` steps ahead of its use."""
+    placed: deque[Any] = deque()
+    for step in range(start, stop):
+        placed.append(runtime.shard(feed.cursor(step)))
+        if len(placed) > runtime.prefetch:
+            yield placed.popleft()
+    yield from placed
+
+
+def _validated(validate_fn: ValidateFn, state: TrainState) -> dict[str, float]:
+    """The validation metrics, process 0's on every process, so that decisions made on them agree."""
+    scores = {name: float(value) for name, value in validate_fn(state).items()}
+    values = agree(np.array([scores[name] for name in sorted(scores)], np.float64))
+    return dict(zip(sorted(scores), values.tolist()))
+
+
+def _told(
+    objective: Objective, state: TrainState, scores: Mapping[str, float], runtime: Runtime
+) -> TrainState:
+    """The state after the objective has seen the validation, for objectives that want to."""
+    on_validation = getattr(objective, "on_validation", None)
+    if on_validation is None:
+        return state
+    obj_state = on_validation(runtime.fetch(state.obj_state), scores)
+    return state._replace(obj_state=runtime.replicate(obj_state))
+
+
+def _stopped(termination: Termination, at_row: bool) -> bool:
+    """Whether to stop now; several processes decide together, at rows only, since asking costs a message."""
+    if jax.process_count() == 1:
+        return termination.received
+    return at_row and bool(multihost_utils.process_allgather(np.array(termination.received)).any())

@@ -1,0 +1,256 @@
+"""Where a run executes: the wrapper of the step, placement of data, several hosts. It changes no result.
+
+All wrappers run the same function `update(state, arrays, cursor, key) -> (state, metrics)`; state, arrays and
+key are replicated, the rows of the cursor are divided over the devices. What differs is who divides: the
+compiler (`JIT` on sharded data), or the wrapper, with an axis over which the step averages (`PMAP`, `SHARD_MAP`).
+"""
+
+import enum
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxrobust import _validate
+from jaxrobust.numerics import compile as compile_
+from jaxrobust.types import PyTree
+
+AXIS = "batch"
+
+
+class Wrapper(enum.Enum):
+    """How the step is mapped over devices; AUTO is JIT on one device and PMAP on several."""
+
+    AUTO = "auto"
+    JIT = "jit"
+    PMAP = "pmap"
+    SHARD_MAP = "shard_map"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Performance knobs, apart from the experiment: results do not depend on them beyond rounding.
+
+    Args:
+        wrapper: see `Wrapper`.
+        bf16: compute in bfloat16 inside the model (parameters and logits stay float32); whoever builds the
+            model reads it, see `dtype`.
+        donate: reuse the state's buffers for the next state.
+        prefetch: how many steps' data are placed on the devices ahead of use, and how many steps may be in
+            flight, >= 1.
+        num_devices: local devices to use; None for all. With several processes: all.
+
+    Raises:
+        ValueError: on a value out of range.
+
+    >>> Runtime(wrapper=Wrapper.JIT, num_devices=1).device_count
+    1
+    """
+
+    wrapper: Wrapper = Wrapper.AUTO
+    bf16: bool = False
+    donate: bool = True
+    prefetch: int = 2
+    num_devices: int | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.wrapper, Wrapper):
+            raise ValueError(
+                f"Expected wrapper to be one of {', '.join(map(str, Wrapper))}, got {self.wrapper!r}."
+            )
+        _validate.at_least("prefetch", self.prefetch, 1)
+        if self.num_devices is not None:
+            _validate.at_least("num_devices", self.num_devices, 1)
+
+    @cached_property
+    def devices(self) -> tuple[jax.Device, ...]:
+        """The devices of the run over all processes, grouped by process, so that each holds a contiguous slice."""
+        local = jax.local_device_count()
+        if self.num_devices is not None and self.num_devices > local:
+            raise ValueError(f"Expected num_devices <= {local}, the devices here, got {self.num_devices}.")
+        if jax.process_count() > 1 and self.num_devices not in (None, local):
+            raise ValueError("With several processes every device is used; leave num_devices unset.")
+        ordered = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        return tuple(ordered[: self.num_devices] if jax.process_count() == 1 else ordered)
+
+    @property
+    def device_count(self) -> int:
+        """How many devices share a global batch; both streams' sizes must be multiples of it."""
+        return len(self.devices)
+
+    @property
+    def resolved(self) -> Wrapper:
+        """The wrapper in use."""
+        if self.wrapper is not Wrapper.AUTO:
+            return self.wrapper
+        return Wrapper.JIT if self.device_count == 1 else Wrapper.PMAP
+
+    @property
+    def axis_name(self) -> str | None:
+        """The mapped axis to give to `make_train_step`; None where the compiler divides the batch."""
+        return None if self.resolved is Wrapper.JIT else AXIS
+
+    @property
+    def dtype(self) -> str:
+        """The compute dtype for a model's `dtype` field."""
+        return "bfloat16" if self.bf16 else "float32"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and messages."""
+        return jax.process_index() == 0
+
+    @cached_property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+    @cached_property
+    def _local_mesh(self) -> Mesh:
+        local = [device for device in self.devices if device.process_index == jax.process_index()]
+        return Mesh(np.array(local), (AXIS,), axis_types=(AxisType.Auto,))
+
+    def compile(self, update: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
+        """Wraps `update(state, arrays, cursor, key)`, which must have been built for `axis_name`.
+
+        Its arguments must come from `replicate` (state, arrays, key) and `shard` (cursor); the state is
+        donated, do not use it again.
+        """
+        donate = (0,) if self.donate else ()
+        if self.resolved is Wrapper.PMAP:
+            return jax.pmap(update, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
+        everywhere, by_row = PartitionSpec(), PartitionSpec(AXIS)
+        if self.resolved is Wrapper.SHARD_MAP:
+            specs = (everywhere, everywhere, by_row, everywhere)
+            update = jax.shard_map(update, mesh=self._mesh, in_specs=specs, out_specs=everywhere)
+        replicated, rows = NamedSharding(self._mesh, everywhere), NamedSharding(self._mesh, by_row)
+        return compile_.jit(
+            update,
+            donate_argnums=donate,
+            in_shardings=(replicated, replicated, rows, replicated),
+            out_shardings=replicated,
+        )
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Puts a copy of every leaf on every device, once; the result is what `compile`d functions take."""
+        if self.resolved is Wrapper.PMAP:
+            return jax.tree.map(self._stack, tree)
+        sharding = NamedSharding(self._mesh, PartitionSpec())
+        return jax.tree.map(lambda leaf: self._place(leaf, sharding), tree)
+
+    def shard(self, cursor: PyTree) -> PyTree:
+        """Divides the leading axis of this process's rows over its devices.
+
+        Raises:
+            ValueError: if the devices do not divide the rows.
+        """
+        here = self._local_mesh.size
+        for leaf in jax.tree.leaves(cursor):
+            if leaf.shape[0] % here:
+                raise ValueError(
+                    f"{leaf.shape[0]} rows cannot be divided over {here} devices. "
+                    "Choose a batch size whose two streams are multiples of the number of devices."
+                )
+        if self.resolved is Wrapper.PMAP:
+            sharding = NamedSharding(self._local_mesh, PartitionSpec(AXIS))
+            return jax.device_put(
+                jax.tree.map(lambda x: np.reshape(x, (here, x.shape[0] // here, *x.shape[1:])), cursor),
+                sharding,
+            )
+        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        return jax.tree.map(lambda leaf: self._place(leaf, sharding), cursor)
+
+    def local(self, tree: PyTree) -> PyTree:
+        """One copy of a replicated tree, as arrays on this process's first device."""
+        index = 0 if self.resolved is Wrapper.PMAP else slice(None)
+
+        def one(leaf: jax.Array) -> jax.Array:
+            data = leaf.addressable_data(0)
+            return data[index] if self.resolved is Wrapper.PMAP else data
+
+        return jax.tree.map(one, tree)
+
+    def fetch(self, tree: PyTree) -> PyTree:
+        """One copy of a replicated tree as NumPy arrays that own their memory; waits for the devices."""
+        host = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
+        pick = (lambda x: np.array(x[0])) if self.resolved is Wrapper.PMAP else np.array
+        return jax.tree.map(pick, host)
+
+    def _place(self, leaf: Any, sharding: NamedSharding) -> jax.Array:
+        """A global array from this process's part."""
+        if jax.process_count() == 1:
+            return jax.device_put(leaf, sharding)
+        if _is_key(leaf):
+            data = self._place(jax.random.key_data(leaf), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        leaf = np.asarray(leaf)
+        by_row = bool(sharding.spec)
+        shape = (leaf.shape[0] * jax.process_count(), *leaf.shape[1:]) if by_row else leaf.shape
+        return jax.make_array_from_process_local_data(sharding, leaf, shape)
+
+    def _stack(self, leaf: Any) -> jax.Array:
+        """One copy per local device along a new leading axis, as `pmap` takes them."""
+        if _is_key(leaf):
+            data = self._stack(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        leaf = np.asarray(leaf)
+        sharding = NamedSharding(self._local_mesh, PartitionSpec(AXIS))
+        shape = (self._local_mesh.size, *leaf.shape)
+        copies = [jax.device_put(leaf[None], device) for device in self._local_mesh.devices]
+        return jax.make_array_from_single_device_arrays(shape, sharding, copies)
+
+
+def initialise_distributed() -> None:
+    """Joins the processes of a run on several hosts; call it before anything touches a device.
+
+    Slurm, Open MPI, Kubernetes and TPU pods are detected. Elsewhere set JAX_COORDINATOR_ADDRESS (host:port of
+    process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment of every process. On CPU, collectives
+    go through gloo. A second call does nothing.
+
+    Raises:
+        ValueError: if nothing says how many processes there are, or only some of the variables are set.
+    """
+    if jax.distributed.is_initialized():
+        return
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = {name: os.environ[name] for name in names if os.environ.get(name)}
+    if given and len(given) < len(names):
+        missing = ", ".join(sorted(set(names) - set(given)))
+        raise ValueError(f"{', '.join(sorted(given))} set, but not {missing}. Set all three, or none.")
+    if "cpu" in (os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms or ""):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if given:
+        jax.distributed.initialize(
+            given["JAX_COORDINATOR_ADDRESS"], int(given["JAX_NUM_PROCESSES"]), int(given["JAX_PROCESS_ID"])
+        )
+        return
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Could not find the other processes of this run ({error}). Start it under Slurm, on a TPU pod, or "
+            f"set {', '.join(names)}; for one process leave the distributed option out."
+        ) from error
+
+
+def agree(tree: PyTree) -> PyTree:
+    """Process 0's NumPy tree on every process, bit for bit; shapes and dtypes must agree already."""
+    if jax.process_count() == 1:
+        return tree
+
+    def broadcast(leaf: Any) -> np.ndarray:
+        leaf = np.ascontiguousarray(leaf)
+        raw = np.frombuffer(leaf.tobytes(), np.uint8)
+        sent = np.asarray(multihost_utils.broadcast_one_to_all(raw), np.uint8)
+        return np.frombuffer(sent.tobytes(), leaf.dtype).reshape(leaf.shape).copy()
+
+    return jax.tree.map(broadcast, tree)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
