@@ -1,12 +1,35 @@
 """Nets, and what makes a `types.Model` of them: `build(module, image_shape)`."""
 
 from jaxrobust.models._build import build, num_params
+from jaxrobust.models.adapters import from_callable, score_fn
+from jaxrobust.models.import_torch import load_state_dict
+from jaxrobust.models.preact_resnet import PreActResNet18
 from jaxrobust.models.small_cnn import SmallCNN
+from jaxrobust.models.spatial_mnist import SpatialMNIST
+from jaxrobust.models.spatial_resnet import SpatialResNet
 from jaxrobust.models.tiny_cnn import TinyCNN
+from jaxrobust.models.wide_resnet import WideResNet
 
 MODELS = {
     "small_cnn": SmallCNN,
     "tiny_cnn": TinyCNN,
+    "spatial_mnist": SpatialMNIST,
+    "spatial_resnet": SpatialResNet,
+    "preact_resnet18": PreActResNet18,
+    "wrn": WideResNet,
 }
 
-__all__ = ["MODELS", "SmallCNN", "TinyCNN", "build", "num_params"]
+__all__ = [
+    "MODELS",
+    "PreActResNet18",
+    "SmallCNN",
+    "SpatialMNIST",
+    "SpatialResNet",
+    "TinyCNN",
+    "WideResNet",
+    "build",
+    "from_callable",
+    "load_state_dict",
+    "num_params",
+    "score_fn",
+]

@@ -41,7 +41,8 @@ def build(module: nn.Module, image_shape: tuple[int, int, int]) -> Model:
     if not isinstance(module, nn.Module):
         kind = module.__name__ if isinstance(module, type) else type(module).__name__
         raise ValueError(
-            f"Expected an instance of a flax.linen module, got {kind}. For other models see models.from_callable."
+            f"Expected an instance of a flax.linen module, got {kind}. "
+            "Other models go through models.from_callable."
         )
     image_shape = check_image_shape(image_shape)
     check_fields(module, image_shape)

@@ -67,8 +67,8 @@ class BatchNorm(nn.Module):
     r"""Batch normalisation over `[b, h, w]` (arXiv 1502.03167), synchronised over `axis_name`.
 
     `y = scale * (x - mean) / sqrt(var + eps) + bias`; in train mode mean and (biased) var are the global
-    batch's, in eval mode the running ones, `running <- (1 - momentum) * running + momentum * batch`, where the
-    running variance takes the unbiased estimate, as PyTorch does. Statistics are float32 whatever the dtype.
+    batch's, in eval mode the running ones, `running <- (1 - momentum) * running + momentum * batch`, where
+    the running variance takes the unbiased estimate, as PyTorch does. Statistics are float32 in every dtype.
     """
 
     momentum: float = 0.1

@@ -50,6 +50,15 @@ class SmallCNN(nn.Module):
         """Raises ValueError for fields out of range."""
         _validate.within("dropout", self.dropout, 0.0, 0.99)
 
+    def torch_prefix(self, layer: str) -> str:
+        """The name of a layer in TRADES' state dicts."""
+        return f"feature_extractor.{layer}" if layer.startswith("conv") else f"classifier.{layer}"
+
+    def torch_flattened(self, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, int, int]]:
+        """The dense layers that read a flattened activation, with its shape (h, w, c)."""
+        h, w = (((size - 4) // 2 - 4) // 2 for size in image_shape[:2])
+        return {"fc1": (h, w, self.widths[1])}
+
     @nn.compact
     def __call__(
         self, x: Array, *, train: bool, keys: Array | None = None, axis_name: str | None = None
