@@ -61,7 +61,7 @@ def make_train_step(
         grads, metrics = _mean((grads, aux.metrics), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {**metrics, "grad_norm": optax.global_norm(grads)}
+        metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
         new = TrainState(
             step=state.step + 1,
             params=params,
