@@ -1,0 +1,37 @@
+"""Attacks: frozen dataclasses, called as `attack(keys [b], score_fn, example) -> AttackResult`.
+
+For a model of your own, `jaxrobust.attack` wraps one call around all of this.
+"""
+
+from jaxrobust.attacks._gradients import BPDA, EOT, bpda, eot, exact_gradient
+from jaxrobust.attacks._starts import NearStart, identity_start, near_start, uniform_start
+from jaxrobust.attacks.grid import GridSearch
+from jaxrobust.attacks.mi_fgsm import MIFGSM
+from jaxrobust.attacks.pgd import PGD, fgsm
+from jaxrobust.attacks.random_search import RandomSearch
+from jaxrobust.attacks.sequence import Sequence
+
+ATTACKS = {"pgd": PGD, "mi_fgsm": MIFGSM, "random_search": RandomSearch, "grid": GridSearch, "sequence": Sequence}
+STARTS = {"identity": identity_start, "uniform": uniform_start, "near": NearStart}
+GRADIENTS = {"exact": exact_gradient, "bpda": BPDA, "eot": EOT}
+
+__all__ = [
+    "ATTACKS",
+    "BPDA",
+    "EOT",
+    "GRADIENTS",
+    "GridSearch",
+    "MIFGSM",
+    "NearStart",
+    "PGD",
+    "RandomSearch",
+    "STARTS",
+    "Sequence",
+    "bpda",
+    "eot",
+    "exact_gradient",
+    "fgsm",
+    "identity_start",
+    "near_start",
+    "uniform_start",
+]

@@ -1,0 +1,68 @@
+"""The worst point found, row by row: a misclassified point beats any correct one, among equals the highest loss wins.
+
+A candidate whose loss or logits are NaN counts as not found: it replaces nothing and is never reported as fooling the
+model. A row where every candidate is NaN keeps its clean image and `found = False`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.types import Array, AttackResult, Example, Neighbourhood, Theta
+
+
+class Worst(NamedTuple):
+    """Row by row: `theta`; `level` int8, 0 nothing found, 1 correct, 2 misclassified; `loss`, -inf at level 0."""
+
+    theta: Theta
+    level: Array
+    loss: Array
+
+
+def class_of(target: Array) -> Array:
+    """The class of a target `[b]`, or of a distribution `[b, k]`, whose argmax it is."""
+    is_class = jnp.issubdtype(target.dtype, jnp.integer)
+    return target if is_class else jnp.argmax(target, axis=-1)
+
+
+def judge(theta: Theta, logits: Array, losses: Array, target: Array) -> Worst:
+    """A candidate as a `Worst`; all leaves may have further axes behind the batch, as `target` then has."""
+    losses = losses.astype(jnp.float32)
+    usable = ~(jnp.isnan(losses) | jnp.isnan(logits).any(axis=-1))
+    fooled = jnp.argmax(logits, axis=-1) != class_of(target)
+    level = jnp.where(usable, 1 + fooled.astype(jnp.int8), 0).astype(jnp.int8)
+    return Worst(theta=theta, level=level, loss=jnp.where(usable, losses, -jnp.inf))
+
+
+def select(better: Array, new: Theta, old: Theta) -> Theta:
+    """Per row `new` where `better`, else `old`."""
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(better.reshape(better.shape + (1,) * (a.ndim - better.ndim)), a, b)
+
+    return jax.tree.map(pick, new, old)
+
+
+def worse_of(old: Worst, new: Worst) -> Worst:
+    """Row by row the worse for the model; a tie keeps `old`."""
+    better = (new.level > old.level) | ((new.level == old.level) & (new.loss > old.loss))
+    return select(better, new, old)
+
+
+def nothing(neighbourhood: Neighbourhood, example: Example) -> Worst:
+    """The state before any candidate: the identity at level 0."""
+    # The level is read off the images, for a constant would lack the mapped axis that `shard_map` tracks.
+    blank = jnp.zeros_like(example.image[:, 0, 0, 0], dtype=jnp.float32)
+    theta = jax.vmap(neighbourhood.init)(example)
+    return Worst(theta=theta, level=blank.astype(jnp.int8), loss=blank - jnp.inf)
+
+
+def to_result(neighbourhood: Neighbourhood, example: Example, worst: Worst) -> AttackResult:
+    """The image, its distance and whether it fools the model."""
+    return AttackResult(
+        image=jax.vmap(neighbourhood.apply)(example, worst.theta),
+        theta=worst.theta,
+        found=worst.level == 2,
+        distance=jax.vmap(neighbourhood.distance)(example, worst.theta),
+    )

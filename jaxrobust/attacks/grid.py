@@ -1,0 +1,73 @@
+"""Exhaustive search on a grid of poses (GridAdv of Engstrom et al., arXiv:1712.02779)."""
+
+from dataclasses import dataclass, replace
+
+import jax
+
+from jaxrobust import _validate
+from jaxrobust.attacks._search import search
+from jaxrobust.attacks._worst import to_result
+from jaxrobust.numerics.losses import cross_entropy
+from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn, Theta
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSearch:
+    r"""$\theta^* = \arg\max_{\theta \in G} L(f(T(x; \theta)), y)$ over a regular grid G of the neighbourhood.
+
+    A misclassified pose beats any correct one; among equals the highest loss wins, then the first in the grid's order.
+    The defaults are the 5 x 5 x 31 = 775 poses of arXiv:1712.02779, the identity among them. A limit of 0 in the
+    neighbourhood leaves its axis out, which gives the rotation-only and translation-only forms.
+
+    Args:
+        neighbourhood: one with a grid, e.g. `RotationTranslation`.
+        granularity: numbers of values along (down, right, angle), each >= 1.
+        loss_fn: what is compared; larger is worse for the model.
+        chunk: poses scored at once, >= 1; changes time and memory, not the result.
+
+    Raises:
+        ValueError: for a neighbourhood without a grid, a granularity or a chunk below 1.
+    """
+
+    neighbourhood: Neighbourhood
+    granularity: tuple[int, ...] = (5, 5, 31)
+    loss_fn: LossFn = cross_entropy
+    chunk: int = 5
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.neighbourhood, "grid"):
+            raise ValueError(
+                f"Expected a neighbourhood with a grid, got {self.neighbourhood!r}. Use RotationTranslation, or "
+                "RandomSearch for neighbourhoods of many dimensions."
+            )
+        if not isinstance(self.granularity, tuple) or len(self.granularity) != 3:
+            raise ValueError(
+                f"Expected granularity to be a tuple (down, right, angle), got granularity={self.granularity!r}."
+            )
+        for number in self.granularity:
+            _validate.at_least("granularity", number, 1, "1 leaves that motion out.")
+        _validate.at_least("chunk", self.chunk, 1)
+
+    def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
+        """Attacks a batch; nothing is random, so `keys` are not read."""
+        del keys
+        thetas = self.neighbourhood.grid(self.granularity)
+
+        def propose(indices: Array) -> Theta:
+            return jax.tree.map(lambda leaf: leaf[indices], thetas)
+
+        worst = search(
+            propose,
+            score_fn,
+            example,
+            neighbourhood=self.neighbourhood,
+            loss_fn=self.loss_fn,
+            num=jax.tree.leaves(thetas)[0].shape[0],
+            chunk=self.chunk,
+            shared=True,
+        )
+        return to_result(self.neighbourhood, example, worst)
+
+    def scaled(self, factor: float | Array) -> "GridSearch":
+        """This attack with its limits multiplied by `factor`."""
+        return replace(self, neighbourhood=self.neighbourhood.scaled(factor))

@@ -1,0 +1,64 @@
+"""The worst of k random perturbations (RandAdv and worst-of-k of Engstrom et al., arXiv:1712.02779)."""
+
+from dataclasses import dataclass, replace
+
+import jax
+
+from jaxrobust import _validate
+from jaxrobust.attacks._keys import fold_rows
+from jaxrobust.attacks._search import search
+from jaxrobust.attacks._worst import to_result
+from jaxrobust.numerics.losses import cross_entropy
+from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn, Theta
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSearch:
+    r"""$\theta^* = \arg\max_{i \le k} L(f(T(x; \theta_i)), y)$ over independent draws from the neighbourhood.
+
+    A misclassified draw beats any correct one. The clean image is not among the draws, as in arXiv:1712.02779, so
+    accuracy under it can exceed clean accuracy. Draw i comes from `fold_in(key, i)`: more draws never help the model.
+
+    Args:
+        neighbourhood: what is drawn from.
+        num: k >= 1.
+        loss_fn: what is compared; larger is worse for the model.
+        chunk: draws scored at once, >= 1; changes time and memory, not the result.
+
+    Raises:
+        ValueError: for `num` or `chunk` below 1.
+    """
+
+    neighbourhood: Neighbourhood
+    num: int = 10
+    loss_fn: LossFn = cross_entropy
+    chunk: int = 1
+
+    def __post_init__(self) -> None:
+        _validate.at_least("num", self.num, 1)
+        _validate.at_least("chunk", self.chunk, 1)
+
+    def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
+        """Attacks a batch; see `jaxrobust.types.Attack`."""
+
+        def propose(indices: Array) -> Theta:
+            def draw(index: Array) -> Theta:
+                return jax.vmap(self.neighbourhood.sample)(fold_rows(keys, index), example)
+
+            return jax.vmap(draw, out_axes=1)(indices)
+
+        worst = search(
+            propose,
+            score_fn,
+            example,
+            neighbourhood=self.neighbourhood,
+            loss_fn=self.loss_fn,
+            num=self.num,
+            chunk=self.chunk,
+            shared=False,
+        )
+        return to_result(self.neighbourhood, example, worst)
+
+    def scaled(self, factor: float | Array) -> "RandomSearch":
+        """This attack with its radii multiplied by `factor`."""
+        return replace(self, neighbourhood=self.neighbourhood.scaled(factor))
