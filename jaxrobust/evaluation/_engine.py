@@ -1,0 +1,221 @@
+"""Attacks in fixed shapes: rows are gathered on the host, padded to one batch size, and judged by the model.
+
+Two compiled programs serve everything: `_attack`, one per attack and model shape, and `_predict`, one per model
+shape. Parameters and the radius are arguments, so other weights, radii and subsets never compile again.
+"""
+
+import functools
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust import _validate
+from jaxrobust.numerics import losses
+from jaxrobust.numerics.compile import jit
+from jaxrobust.types import Attack, Example, Model, PyTree
+
+PIXEL_TOLERANCE = 1e-6
+# Float32 `x + eps` exceeds eps by up to 3e-8, which is 1e-5 radii at a radius of 1/255.
+RADIUS_TOLERANCE = 1e-4
+
+
+def _attack(apply_fn, attack, params, stats, factor, key, index, images, targets):
+    def score_fn(x, example):
+        return apply_fn(params, stats, x, train=False)[0].logits
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    result = attack.scaled(factor)(keys, score_fn, Example(images, targets))
+    return result.image, result.distance
+
+
+def _predict(apply_fn, params, stats, images):
+    logits = apply_fn(params, stats, images, train=False)[0].logits.astype(jnp.float32)
+    confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
+    return logits, jnp.argmax(logits, axis=-1).astype(jnp.int32), confidence
+
+
+# Made at first use: reading the backend at import would come before jax.distributed.initialize.
+@functools.cache
+def _programs() -> tuple[Callable, Callable]:
+    return jit(_attack, static_argnums=(0, 1)), jit(_predict, static_argnums=0)
+
+
+def num_compiled() -> int:
+    """How many programs the evaluation of this process has compiled; for tests and timing."""
+    return sum(program._cache_size() for program in _programs())
+
+
+class Subject(NamedTuple):
+    """A model with its weights, and a labelled set of images to try it on.
+
+    `batch_size` is the one shape that is compiled, at most the number of images.
+    """
+
+    model: Model
+    params: PyTree
+    stats: PyTree
+    images: Any
+    labels: np.ndarray
+    batch_size: int
+    seed: int
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+
+class Predictions(NamedTuple):
+    """The model's answers, row by row: logits `[m, k]`, class, its probability, and whether all logits are finite."""
+
+    logits: np.ndarray
+    prediction: np.ndarray
+    confidence: np.ndarray
+    finite: np.ndarray
+
+    def correct(self, labels: np.ndarray) -> np.ndarray:
+        """Right and finite: a model that answers NaN has failed on that image."""
+        return (self.prediction == labels) & self.finite
+
+
+class Attacked(NamedTuple):
+    """One attack on some rows of a subject: images, the model's answers to them and to their 8-bit roundings."""
+
+    image: np.ndarray
+    distance: np.ndarray
+    seen: Predictions
+    seen_8bit: Predictions
+    seconds: float
+    images_per_second: float
+    compiled: bool
+
+    def inside(self) -> np.ndarray:
+        """Whether the image lies in the neighbourhood; a minimum-norm attack may return one farther away."""
+        return ~(self.distance > 1 + RADIUS_TOLERANCE)
+
+
+def subject(model: Model, params, stats, images, labels, *, batch_size: int, seed: int) -> Subject:
+    """Checks everything that a user may get wrong, and moves the weights to the device once."""
+    _validate.at_least("batch_size", batch_size, 1)
+    _validate.at_least("seed", seed, 0)
+    labels = np.asarray(labels)
+    if len(images) == 0:
+        raise ValueError("Expected at least one image, got an empty set. Choose another split or a larger share.")
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise ValueError(f"Expected one label per image, got {len(images)} images and labels {labels.shape}.")
+    losses.check_labels(labels, model.num_classes)
+    check_images(images, model.image_shape)
+    params, stats = jax.device_put((params, stats))
+    batch_size = min(batch_size, len(labels))
+    return Subject(model, params, stats, images, labels.astype(np.int32), batch_size, seed)
+
+
+def check_images(images, image_shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless images fit the model and float pixels are numbers in [0, 1]."""
+    shape, dtype = np.shape(images[0]), np.asarray(images[0]).dtype
+    if shape != tuple(image_shape):
+        raise ValueError(f"Expected images {tuple(image_shape)} as the model takes them, got {shape}.")
+    if dtype == np.uint8:
+        return
+    if not np.issubdtype(dtype, np.floating):
+        raise ValueError(f"Expected uint8 or float images, got {dtype}. Convert to uint8, or to float in [0, 1].")
+    low, high = float(np.min(images)), float(np.max(images))
+    if not (low >= -PIXEL_TOLERANCE and high <= 1 + PIXEL_TOLERANCE):
+        raise ValueError(
+            f"Expected pixels in [0, 1], got [{low:g}, {high:g}]. Pass raw pixels (uint8, or divided by 255): "
+            "normalisation belongs inside the model, or eps means something else."
+        )
+
+
+def gather(images, index: np.ndarray) -> np.ndarray:
+    """Rows as float32 in [0, 1]; `images` is an array or a lazy source with integer indexing."""
+    rows = images[index] if isinstance(images, np.ndarray) else np.stack([images[int(i)] for i in index])
+    rows = np.asarray(rows)
+    if rows.dtype == np.uint8:
+        return rows.astype(np.float32) / np.float32(255)
+    return np.clip(rows.astype(np.float32), 0, 1)
+
+
+def to_8bit(images: np.ndarray) -> np.ndarray:
+    """What an image file would keep: pixels rounded to k/255."""
+    return np.round(images * np.float32(255)).astype(np.float32) / np.float32(255)
+
+
+def _batches(m: int, batch_size: int):
+    """Positions `[batch_size]` and the number that count; the last batch repeats its last row."""
+    for start in range(0, m, batch_size):
+        positions = np.arange(start, start + batch_size)
+        yield np.minimum(positions, m - 1), min(batch_size, m - start)
+
+
+def predict(s: Subject, images: np.ndarray) -> Predictions:
+    """The model's answers to float images `[m, h, w, c]`, in batches of one shape."""
+    _, program = _programs()
+    parts = []
+    for positions, count in _batches(len(images), s.batch_size):
+        out = program(s.model.apply, s.params, s.stats, images[positions])
+        parts.append([np.asarray(value)[:count] for value in out])
+    if not parts:
+        k = s.model.num_classes
+        return Predictions(
+            np.zeros((0, k), np.float32), np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, bool)
+        )
+    logits, prediction, confidence = (np.concatenate(part) for part in zip(*parts))
+    return Predictions(logits, prediction, confidence, np.isfinite(logits).all(axis=-1))
+
+
+def predict_set(s: Subject) -> Predictions:
+    """The model's answers to the clean images, gathered batch by batch."""
+    everything = np.arange(s.n)
+    starts = range(0, s.n, s.batch_size)
+    parts = [predict(s, gather(s.images, everything[start : start + s.batch_size])) for start in starts]
+    return Predictions(*(np.concatenate(part) for part in zip(*parts)))
+
+
+def attack_key(seed: int, name: str) -> jax.Array:
+    """The key of an attack: other attacks added to the list, or their order, do not change its draws."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def run_attack(
+    s: Subject,
+    name: str,
+    attack: Attack,
+    index: np.ndarray,
+    targets: np.ndarray,
+    *,
+    factor: float = 1.0,
+    progress_fn: Callable[[str, int, int], None] | None = None,
+) -> Attacked:
+    """Attacks the rows `index` of the set towards other than `targets`; row i draws from fold_in(key, i) only."""
+    program, _ = _programs()
+    key, compiled_before = attack_key(s.seed, name), program._cache_size()
+    images, distances, times = [], [], []
+    for positions, count in _batches(len(index), s.batch_size):
+        rows = index[positions]
+        start = time.perf_counter()
+        out = program(
+            s.model.apply, attack, s.params, s.stats, np.float32(factor), key, rows.astype(np.int32),
+            gather(s.images, rows), targets[positions].astype(np.int32),
+        )  # fmt: skip
+        image, distance = jax.device_get(out)
+        times.append((time.perf_counter() - start, count))
+        images.append(image[:count])
+        distances.append(distance[:count])
+        if progress_fn is not None:
+            progress_fn(name, sum(done for _, done in times), len(index))
+    image = np.concatenate(images) if images else np.zeros((0, *s.model.image_shape), np.float32)
+    distance = np.concatenate(distances) if distances else np.zeros(0, np.float32)
+    compiled = program._cache_size() > compiled_before
+    seconds = sum(t for t, _ in times)
+    # The first batch also waited for the compiler; the others tell the speed where there are any.
+    timed = times[1:] if compiled and len(times) > 1 else times
+    rate = sum(c for _, c in timed) / max(sum(t for t, _ in timed), 1e-9)
+    return Attacked(
+        image, distance, predict(s, image), predict(s, to_8bit(image)), seconds, rate if times else 0.0, compiled
+    )

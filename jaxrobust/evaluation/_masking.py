@@ -1,0 +1,182 @@
+"""Signs of masked gradients: an attack that is weaker than it should be flatters the model.
+
+After Athalye et al., arXiv 1802.00420, section 3.1, and Carlini et al., arXiv 1902.06705.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from scipy import stats as scipy_stats
+
+from jaxrobust.attacks.pgd import PGD
+from jaxrobust.attacks.random_search import RandomSearch
+from jaxrobust.evaluation import _engine
+from jaxrobust.evaluation._engine import Predictions
+from jaxrobust.evaluation._types import Level, Verdict
+from jaxrobust.evaluation._view import View, attack_rows, graded, unmeasured, verdict
+from jaxrobust.neighbourhoods.lp import LInf
+from jaxrobust.numerics import losses
+from jaxrobust.numerics.compile import jit
+from jaxrobust.numerics.metrics import wilson_interval
+
+# Rows of the checks that run an attack of their own.
+SUBSET = 64
+NUM_RANDOM = 50
+
+
+def _gradients(apply_fn, params, stats, images, labels):
+    def total(x):
+        return losses.cross_entropy(apply_fn(params, stats, x, train=False)[0].logits, labels).sum()
+
+    return jax.grad(total)(images)
+
+
+@functools.cache
+def _gradient_program() -> Callable:
+    return jit(_gradients, static_argnums=0)
+
+
+def zero_gradients(view: View) -> Verdict:
+    """The share of images whose loss has no gradient at all: a gradient attack is blind there."""
+    unit = "share of images without a gradient"
+    if not len(view.right):
+        return unmeasured("zero_gradients", unit, "the model has no image right.")
+    gradients = np.asarray(
+        _gradient_program()(view.subject.model.apply, view.subject.params, view.subject.stats, view.images, view.labels)
+    )
+    size = np.abs(gradients[view.right]).reshape(len(view.right), -1).max(axis=-1)
+    share = float(np.mean(~(size > 0)))
+    level = graded(share, 0.01, 0.1)
+    advice = "The loss has a gradient at the images."
+    if level != Level.OK:
+        advice = (
+            f"For {share:.0%} of the images the gradient of the loss is zero or no number: gradient attacks are blind "
+            "there. Attack the margin loss (loss_fn=margin), pass a surrogate gradient (bpda), or use a black-box attack."
+        )
+    return verdict("zero_gradients", level, share, unit, advice)
+
+
+def _ball(attack) -> float | None:
+    """The pixel radius of an iterative gradient attack on one Lp ball; None for any other."""
+    eps = getattr(getattr(attack, "neighbourhood", None), "eps", None)
+    return float(eps) if eps and getattr(attack, "steps", 0) and attack.steps >= 5 else None
+
+
+def _main_attack(view: View) -> tuple[str, PGD] | None:
+    """The iterative pixel attack with the most gradients, which the checks probe; None where there is none."""
+    found = [(name, entry.attack) for name, entry in view.attacks.items() if _ball(entry.attack)]
+    return max(found, key=lambda item: item[1].steps * getattr(item[1], "restarts", 1), default=None)
+
+
+def _accuracy_under(view: View, name: str, attack, factor: float = 1.0) -> np.ndarray:
+    """Which of the view's images stay right; those wrong from the start do not."""
+    stays = view.clean.correct(view.labels)
+    found = _engine.run_attack(view.subject, name, attack, view.right, view.labels[view.right], factor=factor)
+    stays[view.right] = found.seen.correct(view.labels[view.right])
+    return stays
+
+
+def huge_radius(view: View) -> Verdict:
+    """At a radius that reaches any image, accuracy falls to chance or below; if not, gradients are masked."""
+    name, attack = _main_attack(view) or ("PGD", PGD(neighbourhood=LInf(eps=1.0), steps=20, step_size=0.1))
+    diameter = 1.0 if isinstance(attack.neighbourhood, LInf) else math.sqrt(np.prod(view.images.shape[1:]))
+    stays = _accuracy_under(view, name, attack, factor=diameter / attack.neighbourhood.eps)
+    accuracy, chance = float(stays.mean()), 1 / view.subject.model.num_classes
+    unit = f"accuracy under {name} at a radius of {diameter:.3g}"
+    if accuracy <= chance:
+        return verdict("huge_radius", Level.OK, accuracy, unit, "At a radius that reaches any image accuracy falls to chance or below.")  # fmt: skip
+    surely = wilson_interval(int(stays.sum()), len(stays))[0] > chance
+    advice = (
+        f"At a radius that reaches any image the attack leaves {accuracy:.0%} right, above chance ({chance:.0%}): the "
+        "attack does not find what is there. Take more steps or larger ones, another loss, or a black-box attack."
+    )
+    return verdict("huge_radius", Level.FAIL if surely else Level.WARN, accuracy, unit, advice)
+
+
+def _subset(view: View) -> View:
+    """The first images of the view, in smaller batches, for checks that compile an attack of their own."""
+    s = view.subject._replace(batch_size=min(view.subject.batch_size, SUBSET))
+    m = s.batch_size
+    return view._replace(subject=s, images=view.images[:m], clean=Predictions(*(part[:m] for part in view.clean)))
+
+
+def _stays_measured(view: View, name: str) -> np.ndarray:
+    """Which of the view's images the named attack left right: from the report, or measured where there is none."""
+    if view.report is not None:
+        return view.report.flags[f"correct/{name}"][: len(view.images)] & view.clean.correct(view.labels)
+    return _accuracy_under(view, name, view.attacks[name].attack)
+
+
+def restarts(view: View) -> Verdict:
+    """More restarts never help the model: the worst is kept per example, not per batch."""
+    unit = "accuracy gained by more restarts"
+    main = _main_attack(view)
+    if main is None or not hasattr(main[1], "restarts"):
+        return unmeasured("restarts", unit, "no attack with restarts on a pixel ball.")
+    (name, attack), small = main, _subset(view)
+    other = dataclasses.replace(attack, restarts=1 if attack.restarts > 1 else 3)
+    given, changed = _stays_measured(small, name), _accuracy_under(small, name, other)
+    fewer, more = (changed, given) if attack.restarts > 1 else (given, changed)
+    saved, lost = int(np.sum(more & ~fewer)), int(np.sum(fewer & ~more))
+    gain = (saved - lost) / len(fewer)
+    if saved <= lost:
+        return verdict("restarts", Level.OK, gain, unit, "More restarts never helped the model.")
+    chance = scipy_stats.binomtest(saved, saved + lost, 0.5, alternative="greater").pvalue
+    advice = (
+        f"With more restarts {name} fools fewer images ({saved} recovered, {lost} newly fooled): keep the worst of the "
+        "restarts per example, not per batch, and never the last one."
+    )
+    return verdict("restarts", Level.FAIL if chance < 0.01 else Level.WARN, gain, unit, advice)
+
+
+def black_box(view: View) -> Verdict:
+    """Blind random search in the same ball does not fool what a gradient attack could not."""
+    unit = "share of the survivors fooled by random search"
+    main = _main_attack(view)
+    if main is None:
+        return unmeasured("black_box", unit, "no iterative gradient attack on a pixel ball.")
+    (name, attack), small = main, _subset(view)
+    survivors = np.flatnonzero(_stays_measured(small, name))
+    if not len(survivors):
+        return unmeasured("black_box", unit, f"{name} left no image right.")
+    search = RandomSearch(neighbourhood=attack.neighbourhood, num=NUM_RANDOM)
+    found = _engine.run_attack(small.subject, "random search", search, survivors, small.labels[survivors])
+    wins = int(np.sum(~found.seen.correct(small.labels[survivors])))
+    if not wins:
+        return verdict("black_box", Level.OK, 0, unit, f"Random search fools none of the images that {name} left right.")
+    advice = (
+        f"Random search fools {wins} of {len(survivors)} images that {name} left right: a sign of masked gradients. "
+        "Take more steps and restarts, attack the margin loss, or report a black-box attack as well."
+    )
+    share = wins / len(survivors)
+    return verdict("black_box", Level.FAIL if share > 0.05 and wins > 2 else Level.WARN, share, unit, advice)
+
+
+def one_step(view: View) -> Verdict:
+    """An iterative attack is no weaker than one with fewer steps in the same neighbourhood."""
+    unit = "accuracy by which the attack of more steps is weaker"
+    rows = {row["attack"]: row for row in attack_rows(view)}
+    gradient = [(entry.attack.steps, name) for name, entry in view.attacks.items()
+                if name in rows and _has_steps(entry.attack)]  # fmt: skip
+    pairs = [(fast, slow) for steps, fast in gradient for others, slow in gradient
+             if steps < others and view.attacks[fast].attack.neighbourhood == view.attacks[slow].attack.neighbourhood]  # fmt: skip
+    if not pairs:
+        return unmeasured("one_step", unit, "no two gradient attacks of different length in one neighbourhood.")
+    fast, slow = max(pairs, key=lambda pair: rows[pair[1]]["accuracy"] - rows[pair[0]]["accuracy"])
+    gap = max(rows[slow]["accuracy"] - rows[fast]["accuracy"], 0.0)
+    level = graded(gap, 0.01, 0.05)
+    advice = "Attacks of more steps are at least as strong."
+    if level != Level.OK:
+        advice = (
+            f"{fast} is stronger than {slow}, which takes more steps in the same neighbourhood: a sign of masked "
+            "gradients or of a wrong step size. Check the step size, and add a black-box attack."
+        )
+    return verdict("one_step", level, gap, unit, advice)
+
+
+def _has_steps(attack) -> bool:
+    return hasattr(attack, "steps") and hasattr(attack, "neighbourhood")

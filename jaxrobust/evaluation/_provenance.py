@@ -1,0 +1,121 @@
+"""Where a number comes from: exact configuration, radii, versions and hardware."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def describe(value: Any) -> Any:
+    """A configuration as JSON: `{"kind": class, fields...}`; functions and arrays' dtypes by name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"kind": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    return getattr(value, "__name__", None) or type(value).__name__
+
+
+def neighbourhoods(value: Any) -> list[Any]:
+    """The neighbourhoods inside an attack, in the order of its fields; the outermost of each branch."""
+    if hasattr(value, "ascent") and hasattr(value, "project"):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [found for item in value for found in neighbourhoods(item)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [found for f in dataclasses.fields(value) for found in neighbourhoods(getattr(value, f.name))]
+    return []
+
+
+def radii(attack: Any) -> list[dict[str, Any]]:
+    """The exact radii of an attack, one dict per neighbourhood."""
+    return [describe(neighbourhood) for neighbourhood in neighbourhoods(attack)]
+
+
+def _number(value: float) -> str:
+    """0.3, 8/255 or 0.031: a multiple of 1/255 is written as one."""
+    levels = value * 255
+    if 0 < value < 0.5 and abs(levels - round(levels)) < 1e-6 and round(value, 3) != value:
+        return f"{round(levels)}/255"
+    return f"{value:.6g}"
+
+
+def _one_radius(config: Mapping[str, Any]) -> str:
+    if config["kind"] in ("LInf", "L2"):
+        return f"{'ℓ∞' if config['kind'] == 'LInf' else 'ℓ2'} {_number(config['eps'])}"
+    if config["kind"] == "RotationTranslation":
+        parts = []
+        if config["max_angle"]:
+            parts.append(f"±{config['max_angle']:g}°")
+        if config["max_shift"]:
+            parts.append(f"±{config['max_shift']:g} px")
+        return ", ".join(parts) or "identity"
+    if "parts" in config:
+        return " & ".join(_one_radius(part) for part in config["parts"])
+    numbers = [f"{name} {value:g}" for name, value in config.items() if isinstance(value, int | float)]
+    return f"{config['kind']} {', '.join(numbers)}".strip()
+
+
+def radius_label(attack: Any) -> str:
+    """The radii for a reader, e.g. `ℓ∞ 0.3` or `±30°, ±3 px`; stages joined by `then`.
+
+    >>> radius_label(None)
+    ''
+    """
+    return " then ".join(_one_radius(config) for config in radii(attack))
+
+
+def single_eps(attack: Any) -> float | None:
+    """The radius in pixels of an attack on one ball; None for composites and geometry."""
+    found = radii(attack)
+    if len(found) == 1 and isinstance(found[0].get("eps"), int | float):
+        return float(found[0]["eps"])
+    return None
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    packages = ("jaxrobust", "jax", "jaxlib", "flax", "numpy")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def hardware() -> str:
+    """The default device, e.g. `cpu: AMD EPYC 7763, 2 cores` or `gpu: NVIDIA A100 x 4`."""
+    import os
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"cpu: {_cpu_name()}, {os.cpu_count()} cores"
+    return f"{device.platform}: {device.device_kind} x {jax.device_count()}"

@@ -1,0 +1,143 @@
+"""What an evaluation is asked and what it answers: attacks, rows, verdicts, curves, reports. All on the host."""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from jaxrobust.types import Attack
+
+CLEAN = "none"
+WORST = "worst"
+
+
+@dataclass(frozen=True)
+class EvalAttack:
+    """An attack and how its row counts.
+
+    Args:
+        attack: any `types.Attack`; None is the clean image.
+        every_image: False: only images that are right before the attack are attacked, those wrong from the start
+            count as wrong. True: every image is attacked and judged on the attacked image alone, so that an attack
+            whose candidates exclude the identity can exceed clean accuracy (RandAdv and GridAdv, arXiv 1712.02779).
+
+    >>> EvalAttack(None).every_image
+    False
+    """
+
+    attack: Attack | None
+    _: KW_ONLY
+    every_image: bool = False
+
+    def __post_init__(self):
+        if self.attack is not None and not callable(self.attack):
+            raise ValueError(f"Expected an attack or None, got {self.attack!r}.")
+        if self.attack is not None and not hasattr(self.attack, "scaled"):
+            raise ValueError(
+                f"Expected an attack with scaled(factor), got {type(self.attack).__name__}. See types.Attack."
+            )
+
+
+class Level(str, Enum):
+    """How bad a verdict is; a string, so that it is JSON."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What one trust check found.
+
+    Attributes:
+        check: the check's name.
+        level: ok, warn or fail.
+        evidence: the number that the verdict rests on; NaN where nothing could be measured.
+        unit: what the number is, in a few words.
+        advice: one sentence: what was seen and what to do.
+    """
+
+    check: str
+    level: Level
+    evidence: float
+    unit: str
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Accuracy against the share of the attack's full radius; point 0 is clean accuracy.
+
+    `accuracy[i]` counts images that no radius up to `factors[i]` fools, so it never rises.
+    """
+
+    attack: str
+    radius: str
+    eps: float | None
+    factors: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """How the model sees one image: predicted class and its probability."""
+
+    image: np.ndarray
+    prediction: int
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image of the gallery, clean and under every attack."""
+
+    index: int
+    label: int
+    clean: Seen
+    attacked: Mapping[str, Seen]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The result of an evaluation.
+
+    Attributes:
+        rows: one JSON-ready dict per attack, the clean one (`none`) first and the per-example worst last.
+        flags: per-example numpy arrays `[n]` by name: `correct/<attack>` and `correct_8bit/<attack>` (bool),
+            `prediction/<attack>` (int32), `distance/<attack>` (float32, radii, NaN where not attacked), with
+            R_rob also `moved/<attack>` (bool: some found x' has C(x') != C(x)), and `label`.
+        samples: images for the gallery.
+        verdicts: what the trust checks found.
+        curves: accuracy against radius, where measured.
+        meta: model, dataset, n, class names, image shape, seed, batch size, versions, hardware.
+        images: adversarial images float32 `[n, h, w, c]` by attack, where kept (float: PNG would round them).
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    flags: Mapping[str, np.ndarray]
+    samples: tuple[Sample, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def row(self, attack: str) -> dict[str, Any]:
+        """The row of an attack; an unknown name lists the known ones."""
+        for row in self.rows:
+            if row["attack"] == attack:
+                return row
+        known = ", ".join(row["attack"] for row in self.rows)
+        raise ValueError(f"No row of attack {attack!r} in this report. Known: {known}.")
+
+    @property
+    def warnings(self) -> tuple[Verdict, ...]:
+        """The verdicts that are not ok, the failures first."""
+        bad = [verdict for verdict in self.verdicts if verdict.level != Level.OK]
+        return tuple(sorted(bad, key=lambda verdict: verdict.level != Level.FAIL))

@@ -1,0 +1,66 @@
+"""What a trust check sees, and how it speaks."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrobust.evaluation import _engine
+from jaxrobust.evaluation._engine import Predictions, Subject
+from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Verdict
+
+
+class View(NamedTuple):
+    """What the checks look at: the first batch of the set, the model's answers to it, and the report if there is one."""
+
+    subject: Subject
+    attacks: Mapping[str, EvalAttack]
+    report: Report | None
+    images: np.ndarray
+    clean: Predictions
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of `images`."""
+        return self.subject.labels[: len(self.images)]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Positions of the images that the model has right."""
+        return np.flatnonzero(self.clean.correct(self.labels))
+
+
+def look(subject: Subject, attacks: Mapping[str, EvalAttack], report: Report | None = None) -> View:
+    """The view of a subject that `check` and the single checks take."""
+    images = _engine.gather(subject.images, np.arange(subject.batch_size))
+    return View(subject, attacks, report, images, _engine.predict(subject, images))
+
+
+def verdict(name: str, level: Level, evidence: float, unit: str, advice: str) -> Verdict:
+    """A verdict, from its parts in order."""
+    return Verdict(check=name, level=level, evidence=float(evidence), unit=unit, advice=advice)
+
+
+def graded(evidence: float, warn: float, fail: float) -> Level:
+    """ok up to and including `warn`, fail above `fail` or where it is no number."""
+    if math.isnan(evidence) or evidence > fail:
+        return Level.FAIL
+    return Level.WARN if evidence > warn else Level.OK
+
+
+def unmeasured(name: str, unit: str, why: str) -> Verdict:
+    """No evidence either way, which is no failure; the sentence says so."""
+    return verdict(name, Level.OK, math.nan, unit, f"Not measured: {why}")
+
+
+def scale(logits: np.ndarray) -> float:
+    """The spread of the logits, against which a difference is large or small."""
+    finite = logits[np.isfinite(logits)]
+    return float(finite.std()) or 1.0 if finite.size else 1.0
+
+
+def attack_rows(view: View) -> list[dict]:
+    """The report's rows of attacks."""
+    rows = view.report.rows if view.report else ()
+    return [row for row in rows if row["attack"] not in (CLEAN, WORST)]
