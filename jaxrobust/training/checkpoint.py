@@ -1,7 +1,8 @@
 """Checkpoints: written in the background, each complete or absent, the newest few and the best one kept.
 
 A folder holds `config.json` and one folder per step, written by orbax: `weights` (params, stats and their
-average, readable alone), `rest` (optimizer, objective), `progress` (metrics not yet logged), `config`, `metrics`.
+average, readable alone), `rest` (optimizer, objective), `progress` (validation metrics; rows not yet logged) and
+`config`.
 """
 
 import json
@@ -9,13 +10,13 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jaxrobust import _validate
 from jaxrobust.training.runtime import agree
@@ -102,16 +103,19 @@ class Checkpoints:
         weights = {"params": state.params, "stats": state.stats}
         if state.ema:
             weights |= {"ema_params": state.ema[0], "ema_stats": state.ema[1]}
-        scored = None if metrics is None else {name: float(value) for name, value in metrics.items()}
-        if scored is not None and self._best_metric is not None:
-            scored[_SCORE] = self._sign * _validate.member("validation metric", self._best_metric, scored)
+        about: dict[str, Any] = {"pending": [dict(row) for row in pending]}
+        if metrics is not None:
+            about["metrics"] = {name: float(value) for name, value in metrics.items()}
+            if self._best_metric is not None:
+                best = _validate.member("validation metric", self._best_metric, about["metrics"])
+                about[_SCORE] = self._sign * best
         items = {
             "weights": ocp.args.StandardSave(weights),
             "rest": ocp.args.StandardSave(_flat((state.step, state.opt_state, state.obj_state))),
-            "progress": ocp.args.JsonSave({"pending": [dict(row) for row in pending]}),
+            "progress": ocp.args.JsonSave(about),
             "config": ocp.args.JsonSave({"config": self._config}),
         }
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=scored, force=True)
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore(self, like: TrainState) -> Restored | None:
         """The newest complete checkpoint, or None if there is none.
@@ -242,28 +246,37 @@ def _step_folder(path: Path, best: bool) -> Path:
 
 
 def _score(folder: Path) -> float | None:
-    file = folder / "metrics" / "metrics"
-    return json.loads(file.read_text(encoding="utf-8")).get(_SCORE) if file.is_file() else None
+    """The checkpoint's validation score, larger is better; None without one or where it cannot be read."""
+    try:
+        return json.loads((folder / "progress" / "metadata").read_text(encoding="utf-8"))[_SCORE]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+@dataclass(frozen=True)
+class _NewestAndBest:
+    """Orbax's question of what stays: the newest `keep`, and the best by validation (of equals the newest)."""
+
+    directory: Path
+    keep: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """One answer per checkpoint, which come in the order of their steps."""
+        steps = [info.step for info in checkpoints]
+        scores = {step: _score(self.directory / str(step)) for step in steps}
+        scored = [step for step in steps if scores[step] is not None]
+        best = max(scored, key=lambda step: (scores[step], step), default=None)
+        return [step in steps[-self.keep :] or step == best for step in steps]
 
 
 def _open(directory: Path, keep: int) -> ocp.CheckpointManager:
     """Orbax's manager, run by process 0 alone."""
     directory.mkdir(parents=True, exist_ok=True)
-    policy = preservation_policy.AnyPreservationPolicy(
-        [
-            preservation_policy.LatestN(keep),
-            preservation_policy.BestN(
-                n=1,
-                get_metric_fn=lambda metrics: metrics.get(_SCORE, -np.inf),
-                keep_checkpoints_without_metrics=False,
-            ),
-        ]
-    )
     processes = ocp.options.MultiprocessingOptions(
         primary_host=0, active_processes={0}, barrier_sync_key_prefix="jaxrobust"
     )
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policy,
+        preservation_policy=_NewestAndBest(directory, keep),
         cleanup_tmp_directories=True,
         create=jax.process_count() == 1,
         multiprocessing_options=processes
