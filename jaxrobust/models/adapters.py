@@ -21,17 +21,18 @@ def from_callable(
 ) -> Model:
     """A foreign classifier as a model that can be attacked and evaluated like the library's own.
 
-    Where `params` is None, `logits_fn(images)` is called, and its own arrays become the parameters: those of an
-    nnx module (whose copy is put into eval mode; the module itself is left as it was), and those of any other
-    callable pytree, such as an equinox module or `jax.tree_util.Partial`. Otherwise `logits_fn(params, images)`
-    is called, which suits plain JAX, haiku (`lambda params, x: net.apply(params, None, x)`) and linen modules
-    that are not built (`lambda variables, x: net.apply(variables, x, train=False)`).
+    Where `params` is None, `logits_fn(images)` is called, and its own arrays become the parameters: those of
+    an nnx module (a copy is put into eval mode; the module itself stays as it was), and those of any other
+    callable pytree, such as an equinox module or `jax.tree_util.Partial`. Otherwise
+    `logits_fn(params, images)` is called, which suits plain JAX, haiku
+    (`lambda params, x: net.apply(params, None, x)`) and linen modules that are not built
+    (`lambda variables, x: net.apply(variables, x, train=False)`).
 
-    The model has an eval mode only. Arrays that a closure captures are baked into the compiled program, and one
-    program is compiled per closure: pass them as `params`.
+    The model has an eval mode only. Arrays that a closure captures are baked into the compiled program, and
+    one program is compiled per closure: pass them as `params`.
 
     Args:
-        logits_fn: images `[b, h, w, c]`, float32 in [0, 1], to logits `[b, k]`; normalisation is its business.
+        logits_fn: images `[b, h, w, c]`, float32 in [0, 1], to logits `[b, k]`; it normalises by itself.
         params: any pytree of arrays, or None.
         image_shape: `(h, w, c)`.
         num_classes: k; None to take it from the logits.

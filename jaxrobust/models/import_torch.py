@@ -33,14 +33,15 @@ def load_state_dict(
     image_shape: tuple[int, int, int] | None = None,
     ignore: tuple[str, ...] = (),
 ) -> tuple[PyTree, PyTree]:
-    """The weights of a PyTorch net for SmallCNN, PreActResNet18 or WideResNet, named as TRADES and RobustBench do.
+    """Reads a PyTorch net's weights for SmallCNN, PreActResNet18 or WideResNet, keyed as in TRADES, RobustBench.
 
-    Prefixes such as `module.` are taken off; BatchNorm's counters and TRADES' unused `sub_block1` are passed over.
-    Normalisation that the file carries (`mu` and `sigma`, or `mean` and `std`) must be that of `module`. What the
-    names do not show must be known: normalisation done in code, and for PreActResNet18 `activated_shortcut`.
+    Prefixes such as `module.` are taken off; BatchNorm's counters and TRADES' unused `sub_block1` are passed
+    over. Normalisation that the file carries (`mu` and `sigma`, or `mean` and `std`) must be the module's.
+    What keys do not show must be known: normalisation done in code, and PreActResNet18's
+    `activated_shortcut`.
 
     A `.pt` file is turned into one that is read here, where PyTorch is, by
-    `safetensors.torch.save_file({k: v.contiguous() for k, v in net.state_dict().items()}, "net.safetensors")`.
+    `safetensors.torch.save_model(net, "net.safetensors")`.
 
     Args:
         path: a `.safetensors` or `.npz` file of arrays by name.
@@ -87,15 +88,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"No such file: {path}.")
     if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(
-            f"Expected a .safetensors or .npz file, got {path.name}. Where PyTorch is installed, save the state "
-            "dict with safetensors.torch.save_file(state_dict, 'net.safetensors')."
+            f"Expected a .safetensors or .npz file, got {path.name}. Where PyTorch is installed, convert it "
+            "with safetensors.torch.save_model(net, 'net.safetensors')."
         )
     try:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
 
             return load_file(path)
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # the readers raise errors of many kinds on damaged files
         raise ValueError(f"Cannot read {path}: {error}") from error
