@@ -11,7 +11,13 @@ from jaxrobust.attacks.pgd import PGD, fgsm
 from jaxrobust.attacks.random_search import RandomSearch
 from jaxrobust.attacks.sequence import Sequence
 
-ATTACKS = {"pgd": PGD, "mi_fgsm": MIFGSM, "random_search": RandomSearch, "grid": GridSearch, "sequence": Sequence}
+ATTACKS = {
+    "pgd": PGD,
+    "mi_fgsm": MIFGSM,
+    "random_search": RandomSearch,
+    "grid": GridSearch,
+    "sequence": Sequence,
+}
 STARTS = {"identity": identity_start, "uniform": uniform_start, "near": NearStart}
 GRADIENTS = {"exact": exact_gradient, "bpda": BPDA, "eot": EOT}
 
@@ -20,12 +26,12 @@ __all__ = [
     "BPDA",
     "EOT",
     "GRADIENTS",
-    "GridSearch",
     "MIFGSM",
-    "NearStart",
     "PGD",
-    "RandomSearch",
     "STARTS",
+    "GridSearch",
+    "NearStart",
+    "RandomSearch",
     "Sequence",
     "bpda",
     "eot",

@@ -1,6 +1,7 @@
-"""The loop of the iterative attacks: start, then step along a direction and project, keeping the worst iterate.
+"""The loop of the iterative attacks: start, step along a direction, project, keep the worst iterate.
 
-An attack is a product of a start, a gradient, a rule that turns gradients into a direction, and a neighbourhood.
+An attack is a product of a start, a gradient, a rule that turns gradients into a direction, and a
+neighbourhood.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def climb(
     step_size: float,
     keep_worst: bool,
 ) -> tuple[Worst, Worst]:
-    """`(worst, last)`: the worst of `worst` and the iterates (if `keep_worst`, else untouched), and the last."""
+    """`(worst, last)`: the worst of `worst` and, if `keep_worst`, the iterates; the last iterate."""
 
     def evaluate(step: int | Array, theta: Theta) -> tuple[Worst, Theta]:
         images, pullback = jax.vjp(lambda t: jax.vmap(neighbourhood.apply)(example, t), theta)

@@ -2,13 +2,15 @@ r"""How an attack gets the gradient of the loss with respect to the image; an ad
 
 A gradient function is called as
 
-    (losses [b], logits [b, k]), gradients [b, h, w, c] = gradient_fn(keys, score_fn, loss_fn, images, example)
+    (losses [b], logits [b, k]), gradients [b, h, w, c] = gradient_fn(keys, score_fn, loss_fn, images,
+    example)
 
-like `jax.value_and_grad(..., has_aux=True)`; row i may depend on row i alone and draws from `keys[i]` alone. The
-losses and logits rank the candidates; the gradients only propose the next one.
+like `jax.value_and_grad(..., has_aux=True)`; row i may depend on row i alone and draws from `keys[i]` alone.
+The losses and logits rank the candidates; the gradients only propose the next one.
 
-An adaptive attack in a few lines. The defence rounds pixels to four levels, so its exact gradient is zero and PGD does
-not move; backward pass differentiable approximation sees through it (Athalye et al., arXiv:1802.00420):
+An adaptive attack in a few lines. The defence rounds pixels to four levels, so its exact gradient is zero and
+PGD does not move; backward pass differentiable approximation sees through it (Athalye et al.,
+arXiv:1802.00420):
 
     >>> import jax, jax.numpy as jnp, jaxrobust
     >>> from jaxrobust.attacks import PGD, bpda
@@ -42,7 +44,9 @@ Scored: TypeAlias = tuple[tuple[Array, Array], Array]
 GradientFn: TypeAlias = Callable[[Array, ScoreFn, LossFn, Array, Example], Scored]
 
 
-def exact_gradient(keys: Array, score_fn: ScoreFn, loss_fn: LossFn, images: Array, example: Example) -> Scored:
+def exact_gradient(
+    keys: Array, score_fn: ScoreFn, loss_fn: LossFn, images: Array, example: Example
+) -> Scored:
     """Backpropagation through the model."""
     del keys
 
@@ -60,8 +64,8 @@ def exact_gradient(keys: Array, score_fn: ScoreFn, loss_fn: LossFn, images: Arra
 class BPDA:
     """Backward pass differentiable approximation (Athalye et al., arXiv:1802.00420, section 4.1).
 
-    The forward pass, with its losses and logits, is the model's; the backward pass goes through the surrogate, fed
-    with the loss's gradient at the model's own logits.
+    The forward pass, with its losses and logits, is the model's; the backward pass goes through the
+    surrogate, fed with the loss's gradient at the model's own logits.
 
     Args:
         surrogate_fn: a differentiable stand-in, `surrogate_fn(images, example) -> logits`. It is part of the
@@ -103,10 +107,11 @@ def bpda(surrogate_fn: ScoreFn) -> BPDA:
 
 @dataclass(frozen=True, kw_only=True)
 class EOT:
-    r"""Expectation over transformation, $\nabla_x\,\mathbb{E}_t\,L(f(t(x)), y)$ (Athalye et al., arXiv:1707.07397).
+    r"""Expectation over transformation, $\nabla_x\,\mathbb{E}_t\,L(f(t(x)), y)$ (arXiv:1707.07397).
 
-    For a defence that randomises its input: `transform_fn` stands for its randomness. Losses and logits are the means
-    over the draws, so that an image counts as found when the randomised model's mean logits are fooled.
+    For a defence that randomises its input: `transform_fn` stands for its randomness. Losses and logits are
+    the means over the draws, so that an image counts as found when the randomised model's mean logits are
+    fooled.
 
     Args:
         num: draws per gradient, >= 1.

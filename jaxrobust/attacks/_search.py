@@ -22,8 +22,8 @@ def search(
 ) -> Worst:
     """The worst of candidates 0 ... num - 1 for each row; the first of equals.
 
-    `propose_fn(indices [chunk])` gives thetas `[b, chunk, ...]`, or `[chunk, ...]` if all images have them `shared`:
-    then what a transformation computes from theta alone is computed once for the whole batch.
+    `propose_fn(indices [chunk])` gives thetas `[b, chunk, ...]`, or `[chunk, ...]` if all images have them
+    `shared`: then what a transformation computes from theta alone is computed once for the whole batch.
     """
     chunk = min(chunk, num)
     rows = example.image.shape[0]

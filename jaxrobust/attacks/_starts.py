@@ -25,7 +25,7 @@ def uniform_start(key: Array, neighbourhood: Neighbourhood, ex: Example) -> Thet
 
 @dataclass(frozen=True, kw_only=True)
 class NearStart:
-    r"""$\theta_0 = \Pi(\sigma\,\mathcal{N}(0, 1))$: Gaussian noise about the clean image (TRADES, arXiv:1901.08573).
+    r"""$\theta_0 = \Pi(\sigma\,\mathcal{N}(0, 1))$: noise about the clean image (TRADES, arXiv:1901.08573).
 
     KL losses have no gradient at the clean image itself, so the start must leave it a little.
 
@@ -45,7 +45,9 @@ class NearStart:
         """The identity plus noise on every entry of theta, projected."""
         leaves, treedef = jax.tree.flatten(neighbourhood.init(ex))
         keys = jax.random.split(key, len(leaves))
-        noisy = [leaf + self.sigma * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves)]
+        noisy = [
+            leaf + self.sigma * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves)
+        ]
         return neighbourhood.project(ex, jax.tree.unflatten(treedef, noisy))
 
 

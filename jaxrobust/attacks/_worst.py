@@ -1,7 +1,7 @@
-"""The worst point found, row by row: a misclassified point beats any correct one, among equals the highest loss wins.
+"""The worst point found, row by row: misclassified beats correct, among equals the highest loss wins.
 
-A candidate whose loss or logits are NaN counts as not found: it replaces nothing and is never reported as fooling the
-model. A row where every candidate is NaN keeps its clean image and `found = False`.
+A candidate whose loss or logits are NaN counts as not found: it replaces nothing and is never reported as
+fooling the model. A row where every candidate is NaN keeps its clean image and `found = False`.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jaxrobust.types import Array, AttackResult, Example, Neighbourhood, Theta
 
 
 class Worst(NamedTuple):
-    """Row by row: `theta`; `level` int8, 0 nothing found, 1 correct, 2 misclassified; `loss`, -inf at level 0."""
+    """Row by row: `theta`; `level` int8: 0 nothing, 1 correct, 2 misclassified; `loss`, -inf at level 0."""
 
     theta: Theta
     level: Array

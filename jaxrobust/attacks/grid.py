@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import jax
 
 from jaxrobust import _validate
+from jaxrobust.attacks._checks import check_neighbourhood
 from jaxrobust.attacks._search import search
 from jaxrobust.attacks._worst import to_result
 from jaxrobust.numerics.losses import cross_entropy
@@ -15,9 +16,10 @@ from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood,
 class GridSearch:
     r"""$\theta^* = \arg\max_{\theta \in G} L(f(T(x; \theta)), y)$ over a regular grid G of the neighbourhood.
 
-    A misclassified pose beats any correct one; among equals the highest loss wins, then the first in the grid's order.
-    The defaults are the 5 x 5 x 31 = 775 poses of arXiv:1712.02779, the identity among them. A limit of 0 in the
-    neighbourhood leaves its axis out, which gives the rotation-only and translation-only forms.
+    A misclassified pose beats any correct one; among equals the highest loss wins, then the first in the
+    grid's order. The defaults are the 5 x 5 x 31 = 775 poses of arXiv:1712.02779, the identity among them. A
+    limit of 0 in the neighbourhood leaves its axis out, which gives the rotation-only and translation-only
+    forms.
 
     Args:
         neighbourhood: one with a grid, e.g. `RotationTranslation`.
@@ -35,14 +37,15 @@ class GridSearch:
     chunk: int = 5
 
     def __post_init__(self) -> None:
+        check_neighbourhood(self.neighbourhood)
         if not hasattr(self.neighbourhood, "grid"):
             raise ValueError(
-                f"Expected a neighbourhood with a grid, got {self.neighbourhood!r}. Use RotationTranslation, or "
-                "RandomSearch for neighbourhoods of many dimensions."
+                f"Expected a neighbourhood with a grid, got {self.neighbourhood!r}. Use RotationTranslation, "
+                "or RandomSearch for neighbourhoods of many dimensions."
             )
         if not isinstance(self.granularity, tuple) or len(self.granularity) != 3:
             raise ValueError(
-                f"Expected granularity to be a tuple (down, right, angle), got granularity={self.granularity!r}."
+                f"Expected granularity to be a tuple (down, right, angle), got {self.granularity!r}."
             )
         for number in self.granularity:
             _validate.at_least("granularity", number, 1, "1 leaves that motion out.")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxrobust import _validate
 from jaxrobust.attacks._ascent import climb
+from jaxrobust.attacks._checks import check_neighbourhood
 from jaxrobust.attacks._gradients import GradientFn, exact_gradient
 from jaxrobust.attacks._starts import StartFn, identity_start
 from jaxrobust.attacks._worst import nothing, to_result
@@ -18,11 +19,13 @@ from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood,
 class MIFGSM:
     r"""Gradient ascent along an accumulated direction, arXiv:1710.06081, eqs. (6) and (7).
 
-    $g_{t+1} = \mu\,g_t + \nabla_x L / \|\nabla_x L\|_1$, $x_{t+1} = \mathrm{clip}(x_t + \alpha\,\mathrm{sign}(g_{t+1}))$,
-    from the clean image, with $\alpha = \epsilon / T$. The norm is taken per example; a zero gradient adds nothing.
+    $g_{t+1} = \mu\,g_t + \nabla_x L / \|\nabla_x L\|_1$, $x_{t+1} = \mathrm{clip}(x_t +
+    \alpha\,\mathrm{sign}(g_{t+1}))$, from the clean image, with $\alpha = \epsilon / T$. The norm is taken
+    per example; a zero gradient adds nothing.
 
-    Deviations from the paper: it returns the worst iterate, the clean image included (`keep_worst=False`: the last, as
-    in the paper); in another neighbourhood the gradient is that of its theta, and the direction its steepest.
+    Deviations from the paper: it returns the worst iterate, the clean image included (`keep_worst=False`: the
+    last, as in the paper); in another neighbourhood the gradient is that of its theta, and the direction its
+    steepest.
 
     Args:
         neighbourhood: the set of perturbations; its radius is the unit of `step_size`.
@@ -48,6 +51,7 @@ class MIFGSM:
     keep_worst: bool = True
 
     def __post_init__(self) -> None:
+        check_neighbourhood(self.neighbourhood)
         _validate.at_least("steps", self.steps, 1)
         _validate.non_negative("decay", self.decay)
         if self.step_size is not None:

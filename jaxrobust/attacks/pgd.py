@@ -7,6 +7,7 @@ import jax
 
 from jaxrobust import _validate
 from jaxrobust.attacks._ascent import climb
+from jaxrobust.attacks._checks import check_neighbourhood
 from jaxrobust.attacks._gradients import GradientFn, exact_gradient
 from jaxrobust.attacks._keys import fold_rows
 from jaxrobust.attacks._starts import StartFn, identity_start, uniform_start
@@ -20,13 +21,13 @@ class PGD:
     r"""Projected gradient ascent from a random start, arXiv:1706.06083.
 
     $\theta_{t+1} = \Pi_N\big(\theta_t + \alpha\,d(\nabla_\theta L(f(T(x; \theta_t)), y))\big)$, with d the
-    neighbourhood's steepest direction: the sign for l_inf, the unit gradient for l_2, signs of angle and shift for
-    rotations.
+    neighbourhood's steepest direction: the sign for l_inf, the unit gradient for l_2, signs of angle and
+    shift for rotations.
 
     By default it returns the worst of all iterates and restarts, per example, the starts and the last iterate
-    included, where Madry et al. return the last iterate: the worst is never weaker, and costs one forward pass more.
-    Restart r draws from `fold_in(key, r)`, so the first r of R restarts are those of a run with r, and more
-    restarts never help the model.
+    included, where Madry et al. return the last iterate: the worst is never weaker, and costs one forward
+    pass more. Restart r draws from `fold_in(key, r)`, so the first r of R restarts are those of a run with r,
+    and more restarts never help the model.
 
     Args:
         neighbourhood: the set of perturbations; its radius is the unit of `step_size`.
@@ -36,8 +37,9 @@ class PGD:
         loss_fn: what is ascended and, among points of equal verdict, compared; larger is worse for the model.
         gradient_fn: `exact_gradient`, or a surrogate for a defence that hides its gradient (`bpda`, `eot`).
         start_fn: `uniform_start`, `identity_start` or `near_start(sigma)`.
-        keep_worst: False returns the last iterate, as training by Madry et al. does. (With restarts, the worst of
-            the last iterates.) `found` then costs its own forward pass, which is not compiled where nobody reads it.
+        keep_worst: False returns the last iterate, as training by Madry et al. does. (With restarts, the
+            worst of the last iterates.) `found` then costs its own forward pass, which is not compiled where
+            nobody reads it.
 
     Raises:
         ValueError: for steps or restarts below 1, a step size not above 0.
@@ -65,6 +67,7 @@ class PGD:
     keep_worst: bool = True
 
     def __post_init__(self) -> None:
+        check_neighbourhood(self.neighbourhood)
         _validate.at_least("steps", self.steps, 1)
         _validate.positive("step_size", self.step_size, "It is in radii: 1 is the whole radius.")
         _validate.at_least("restarts", self.restarts, 1)
@@ -106,9 +109,10 @@ class PGD:
 
 
 def fgsm(neighbourhood: Neighbourhood, **options: Any) -> PGD:
-    r"""The fast gradient sign method, $x' = \mathrm{clip}(x + \epsilon\,\mathrm{sign}\,\nabla_x L)$ (arXiv:1412.6572).
+    r"""FGSM, $x' = \mathrm{clip}(x + \epsilon\,\mathrm{sign}(\nabla_x L))$ (Goodfellow et al., arXiv:1412.6572).
 
-    One step of one radius from the clean image; it returns that point, also where the loss is higher at the clean one.
+    One step of one radius from the clean image; it returns that point, also where the loss is higher at the
+    clean one.
 
     Args:
         neighbourhood: `LInf` for the sign method; with `L2` it is the fast gradient method.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import jax
 
 from jaxrobust import _validate
+from jaxrobust.attacks._checks import check_neighbourhood
 from jaxrobust.attacks._keys import fold_rows
 from jaxrobust.attacks._search import search
 from jaxrobust.attacks._worst import to_result
@@ -16,8 +17,9 @@ from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood,
 class RandomSearch:
     r"""$\theta^* = \arg\max_{i \le k} L(f(T(x; \theta_i)), y)$ over independent draws from the neighbourhood.
 
-    A misclassified draw beats any correct one. The clean image is not among the draws, as in arXiv:1712.02779, so
-    accuracy under it can exceed clean accuracy. Draw i comes from `fold_in(key, i)`: more draws never help the model.
+    A misclassified draw beats any correct one. The clean image is not among the draws, as in
+    arXiv:1712.02779, so accuracy under it can exceed clean accuracy. Draw i comes from `fold_in(key, i)`:
+    more draws never help the model.
 
     Args:
         neighbourhood: what is drawn from.
@@ -35,6 +37,7 @@ class RandomSearch:
     chunk: int = 1
 
     def __post_init__(self) -> None:
+        check_neighbourhood(self.neighbourhood)
         _validate.at_least("num", self.num, 1)
         _validate.at_least("chunk", self.chunk, 1)
 

@@ -10,11 +10,12 @@ from jaxrobust.types import Array, Attack, AttackResult, Example, ScoreFn
 
 @dataclass(frozen=True, kw_only=True)
 class Sequence:
-    r"""Each stage attacks the image that the stage before it made, with the *original* target and its own budget.
+    r"""Each stage attacks the image of the stage before it, with the *original* target and its own budget.
 
-    The composites T1 (pixels, then geometry: `PGD+`) and T2 (geometry, then pixels: `GridAdv+`) of CN111401445A:
-    $x_0 = x$, $x_i = \arg\max_{x' \in N_i(x_{i-1})} L_i(f(x'), y)$. What an earlier stage found stays frozen, so
-    the order matters; `distance` is the largest of the stages' own distances and `theta` the tuple of theirs.
+    The composites T1 (pixels, then geometry: `PGD+`) and T2 (geometry, then pixels: `GridAdv+`) of
+    CN111401445A: $x_0 = x$, $x_i = \arg\max_{x' \in N_i(x_{i-1})} L_i(f(x'), y)$. What an earlier stage found
+    stays frozen, so the order matters; `distance` is the largest of the stages' own distances and `theta` the
+    tuple of theirs.
 
     Args:
         stages: the attacks, first run first; at least one.

@@ -9,4 +9,4 @@ from jaxrobust.neighbourhoods.spatial import Pose, RotationTranslation
 
 NEIGHBOURHOODS = {"linf": LInf, "l2": L2, "rotation_translation": RotationTranslation, "compose": Compose}
 
-__all__ = ["NEIGHBOURHOODS", "Compose", "L2", "LInf", "Pose", "RotationTranslation"]
+__all__ = ["L2", "NEIGHBOURHOODS", "Compose", "LInf", "Pose", "RotationTranslation"]

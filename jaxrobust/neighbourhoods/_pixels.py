@@ -10,8 +10,9 @@ from jaxrobust.types import Array
 def to_pixels(image: Array) -> Array:
     """Clips to [0, 1]; the derivative passes straight through.
 
-    Neighbourhoods keep `theta` inside the box, so the clip only removes rounding. The derivative of `jnp.clip` would
-    halve the gradient of every pixel that is exactly 0 or 1 (and `lax.clamp` would drop it): most pixels of MNIST.
+    Neighbourhoods keep `theta` inside the box, so the clip only removes rounding. The derivative of
+    `jnp.clip` would halve the gradient of every pixel that is exactly 0 or 1 (and `lax.clamp` would drop it):
+    most pixels of MNIST.
     """
     return jnp.clip(image, 0.0, 1.0)
 

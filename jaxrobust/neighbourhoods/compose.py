@@ -12,11 +12,11 @@ from jaxrobust.types import Array, Example, Neighbourhood, Theta
 
 @dataclass(frozen=True, kw_only=True)
 class Compose:
-    r"""$T(x; \theta_1, \ldots, \theta_n) = T_n(\ldots T_1(x; \theta_1) \ldots; \theta_n)$, every part in its own budget.
+    r"""$T(x; \theta) = T_n(\ldots T_1(x; \theta_1) \ldots; \theta_n)$, every part within its own budget.
 
-    `theta` is the tuple of the parts'; each part sees the image its predecessors made, and measures its distance from
-    that image; the joint distance is the largest. An attack moves all parts at once; for the greedy composite, which
-    maximises one part after the other, see `jaxrobust.attacks.Sequence`.
+    `theta` is the tuple of the parts'; each part sees the image its predecessors made, and measures its
+    distance from that image; the joint distance is the largest. An attack moves all parts at once; for the
+    greedy composite, which maximises one part after the other, see `jaxrobust.attacks.Sequence`.
 
     Args:
         parts: the neighbourhoods, first applied first; at least one.
@@ -40,7 +40,9 @@ class Compose:
             if not isinstance(part, Neighbourhood):
                 raise ValueError(f"Expected every part to be a neighbourhood, got {part!r}.")
 
-    def _along(self, ex: Example, thetas_fn: Callable[[int, Neighbourhood, Example], Any]) -> tuple[Theta, ...]:
+    def _along(
+        self, ex: Example, thetas_fn: Callable[[int, Neighbourhood, Example], Any]
+    ) -> tuple[Theta, ...]:
         """Asks each part for its theta on the image its predecessors made."""
         thetas = []
         for i, part in enumerate(self.parts):

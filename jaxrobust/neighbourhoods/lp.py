@@ -1,7 +1,8 @@
 r"""Balls around the image: $N(x) = \{x' \in [0, 1]^d : \|x' - x\|_p \le \epsilon\}$ for p = inf and p = 2.
 
-`theta` is the offset `[h, w, c]` and `apply` is `clip(x + theta, 0, 1)`. The set of offsets is the ball cut by the
-box that keeps pixels in [0, 1]; both classes project onto that cut set, not onto the ball and then the box.
+`theta` is the offset `[h, w, c]` and `apply` is `clip(x + theta, 0, 1)`. The set of offsets is the ball cut
+by the box that keeps pixels in [0, 1]; both classes project onto that cut set, not onto the ball and then the
+box.
 """
 
 from dataclasses import dataclass, replace
@@ -101,7 +102,8 @@ class L2:
     def sample(self, key: Array, ex: Example) -> Array:
         """Uniform in the ball's volume, then clipped to the box.
 
-        In d dimensions the length is distributed as eps * u^(1/d): in an image nearly all of it is near the border.
+        In d dimensions the length is distributed as eps * u^(1/d): in an image nearly all of it is near the
+        border.
         """
         direction_key, length_key = jax.random.split(key)
         shape, dtype = ex.image.shape, ex.image.dtype
@@ -116,11 +118,12 @@ class L2:
     def project(self, ex: Example, theta: Array) -> Array:
         r"""The nearest offset in ball and box together.
 
-        By the KKT conditions it is $\mathrm{clip}(s\,\theta, -x, 1 - x)$ with the largest s in [0, 1] whose norm is
-        at most eps. Written in $t = s^2$ its squared norm $\sum_i \min(t\,\theta_i^2, b_i^2)$ is concave and
-        piecewise linear, so Newton's method from the left climbs to the root without overshooting: an iterate that
-        stops early is still inside. (Scaling to the ball and clipping afterwards, as is common, gives away the
-        length that the box cuts off: PGD then stalls short of the radius.)
+        By the KKT conditions it is $\mathrm{clip}(s\,\theta, -x, 1 - x)$ with the largest s in [0, 1] whose
+        norm is at most eps. Written in $t = s^2$ its squared norm $\sum_i \min(t\,\theta_i^2, b_i^2)$ is
+        concave and piecewise linear, so Newton's method from the left climbs to the root without
+        overshooting: an iterate that stops early is still inside. (Scaling to the ball and clipping
+        afterwards, as is common, gives away the length that the box cuts off: PGD then stalls short of the
+        radius.)
         """
         low, high = -ex.image, 1.0 - ex.image
         squares = theta**2
@@ -140,8 +143,8 @@ class L2:
     def ascent(self, grad: Array) -> Array:
         """`eps * grad / ||grad||_2`, and zero for a zero gradient.
 
-        The gradient of a confident model is so small that its squares vanish in float32 (a logit gap of 50 leaves
-        1e-22), hence it is brought to a largest entry of 1 first.
+        The gradient of a confident model is so small that its squares vanish in float32 (a logit gap of 50
+        leaves 1e-22), hence it is brought to a largest entry of 1 first.
         """
         largest = jnp.abs(grad).max()
         return self.eps * projections.l2_direction(grad / jnp.where(largest > 0, largest, 1.0))

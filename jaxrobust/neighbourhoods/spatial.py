@@ -1,9 +1,9 @@
-r"""Rotations and translations: $N(x) = \{A(\theta) x + B : |\theta| \le \epsilon_1, \|B\|_\infty \le \epsilon_2\}$.
+r"""Rotation and translation: $N(x) = \{A(\theta) x + B : |\theta| \le \epsilon_1, \|B\|_\infty \le \epsilon_2\}$.
 
-Conventions. A pixel is a point at its row and column number; an image `[h, w, c]` turns about its centre
-((h - 1) / 2, (w - 1) / 2). Angles are in degrees and counter-clockwise as one looks at the image (rows run downwards);
-shifts are (down, right) in pixels. Both motions interpolate bilinearly, rotation first, with zeros outside the image,
-as in Engstrom et al., arXiv:1712.02779.
+Conventions. A pixel is a point at its row and column number; an image `[h, w, c]` turns about its centre ((h
+- 1) / 2, (w - 1) / 2). Angles are in degrees and counter-clockwise as one looks at the image (rows run
+downwards); shifts are (down, right) in pixels. Both motions interpolate bilinearly, rotation first, with
+zeros outside the image, as in Engstrom et al., arXiv:1712.02779.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class Pose(NamedTuple):
 def _bilinear(image: Array, rows: Array, cols: Array) -> Array:
     """Samples `image` [h, w, c] at real coordinates `rows`, `cols` [m, n] -> [m, n, c], zeros outside."""
     h, w, c = image.shape
-    # Outside, a point rests on the ring of zeros around the image, where its weight on the image is exactly 0.
+    # Outside, a point rests on the ring of zeros around the image, where the image has weight 0.
     rows, cols = jnp.clip(rows, -1.0, h), jnp.clip(cols, -1.0, w)
     top = jnp.minimum(jnp.floor(jax.lax.stop_gradient(rows)), h - 1.0)
     left = jnp.minimum(jnp.floor(jax.lax.stop_gradient(cols)), w - 1.0)
@@ -48,9 +48,9 @@ def _bilinear(image: Array, rows: Array, cols: Array) -> Array:
 def move(image: Array, pose: Pose) -> Array:
     """Rotates `image` [h, w, c] about its centre, then translates it.
 
-    Only those points of the rotated plane are computed that the translation reads, wherever they lie: what leaves the
-    frame by rotation comes back by translation, and no canvas has to be sized for the largest shift. The identity
-    pose gives the image back bit by bit.
+    Only those points of the rotated plane are computed that the translation reads, wherever they lie: what
+    leaves the frame by rotation comes back by translation, and no canvas has to be sized for the largest
+    shift. The identity pose gives the image back bit by bit.
     """
     h, w, _ = image.shape
     whole = jnp.floor(jax.lax.stop_gradient(pose.shift))
@@ -67,11 +67,11 @@ def move(image: Array, pose: Pose) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class RotationTranslation:
-    r"""Rotation by at most `max_angle` degrees, then translation by at most `max_shift` pixels along each axis.
+    r"""Rotation by at most `max_angle` degrees, then translation by at most `max_shift` pixels per axis.
 
-    $T(x; \theta, B) = A(\theta) x + B$ with $dist = \max(|\theta| / \epsilon_1, \|B\|_\infty / \epsilon_2)$ in radii;
-    a limit of 0 leaves that motion out. Differentiable in the image and in the pose (one-sidedly where a sample
-    falls exactly on a pixel).
+    $T(x; \theta, B) = A(\theta) x + B$ with $dist = \max(|\theta| / \epsilon_1, \|B\|_\infty / \epsilon_2)$
+    in radii; a limit of 0 leaves that motion out. Differentiable in the image and in the pose (one-sidedly
+    where a sample falls exactly on a pixel).
 
     Args:
         max_angle: degrees, in [0, 180].
@@ -133,7 +133,7 @@ class RotationTranslation:
         return replace(self, max_angle=self.max_angle * factor, max_shift=self.max_shift * factor)
 
     def grid(self, granularity: tuple[int, int, int]) -> Pose:
-        """All poses of a regular grid, limits included, `(down, right, angle)` with the angle varying fastest.
+        """All poses of a regular grid, limits included: (down, right, angle), the angle varying fastest.
 
         Args:
             granularity: how many values of each; 1, or a limit of 0, gives the identity's value alone.
