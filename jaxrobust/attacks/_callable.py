@@ -68,8 +68,8 @@ def _check_eval_mode(module: Any) -> None:
         if batch_norm or dropout:
             where = ".".join(map(str, path)) or type(part).__name__
             raise ValueError(
-                f"Expected a model in eval mode, got {type(part).__name__} {where!r} in train mode: attacks on "
-                "batch statistics or dropout measure nothing. Call model.eval() first."
+                f"Expected a model in eval mode, got {type(part).__name__} {where!r} in train mode: attacks "
+                "on batch statistics or dropout measure nothing. Call model.eval() first."
             )
 
 

@@ -34,8 +34,8 @@ def check_images(x: Any) -> Array:
         raise ValueError(f"Expected x without NaN, got {int(nans)} NaN pixels. Remove those images.")
     if low < -_TOLERANCE or high > 1 + _TOLERANCE:
         raise ValueError(
-            f"Expected x in [0, 1], got values from {float(low):g} to {float(high):g}. Attack the pixels, with "
-            "the normalisation inside the model; x / 255 for 8-bit pixels."
+            f"Expected x in [0, 1], got values from {float(low):g} to {float(high):g}. Attack the pixels, "
+            "with the normalisation inside the model; x / 255 for 8-bit pixels."
         )
     return jnp.clip(jnp.asarray(x, jnp.float32), 0.0, 1.0)
 
@@ -53,8 +53,8 @@ def check_targets(y: Any, num_images: int, num_classes: int) -> Array:
         return jnp.asarray(y, jnp.int32)
     if y.shape[1] != num_classes or not np.issubdtype(y.dtype, np.floating):
         raise ValueError(
-            f"Expected distributions y of shape [{num_images}, {num_classes}] and a float dtype, got {y.shape} "
-            f"of {y.dtype}. The model has {num_classes} classes; labels are integers of shape [{num_images}]."
+            f"Expected distributions y of shape [{num_images}, {num_classes}] and a float dtype, got "
+            f"{y.shape} of {y.dtype}. The model has {num_classes} classes; labels are integers of shape [{num_images}]."
         )
     wrong = ~((y >= 0).all(axis=1) & (np.abs(y.sum(axis=1) - 1) < 1e-3))
     if wrong.any():
@@ -69,8 +69,8 @@ def check_logits(logits: Any, num_images: int) -> int:
     if shape is None or len(shape) != 2 or shape[0] != num_images or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
             f"Expected logits_fn to give float logits [{num_images}, k] for {num_images} images, got "
-            f"{logits if shape is None else f'{dtype} of shape {shape}'}. Wrap it in a function that gives the "
-            "logits alone."
+            f"{logits if shape is None else f'{dtype} of shape {shape}'}. Wrap it in a function that gives "
+            "the logits alone."
         )
     if shape[1] < 2:
         raise ValueError(

@@ -81,7 +81,7 @@ def attack(
 def _run(
     attack: Attack, structure: Structure, arrays: list[PyTree], keys: Array, example: Example
 ) -> AttackResult:
-    """What is compiled: parameters, keys and rows are arguments; the attack and the model's structure are static."""
+    """What is compiled: parameters, keys and rows are arguments, attack and structure are static."""
     logits_fn = merge(structure, arrays)
     return attack(keys, lambda images, ex: logits_fn(images), example)
 
@@ -104,8 +104,8 @@ def _check_attack(attack: Any) -> None:
         hash(attack)
     except TypeError:
         raise ValueError(
-            f"Expected a hashable attack, got {attack!r}. Its fields must be numbers, tuples and functions: give "
-            "radii as Python floats, not as arrays."
+            f"Expected a hashable attack, got {attack!r}. Its fields must be numbers, tuples and functions: "
+            "give radii as Python floats, not as arrays."
         ) from None
 
 

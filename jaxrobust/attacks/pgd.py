@@ -109,7 +109,7 @@ class PGD:
 
 
 def fgsm(neighbourhood: Neighbourhood, **options: Any) -> PGD:
-    r"""FGSM, $x' = \mathrm{clip}(x + \epsilon\,\mathrm{sign}(\nabla_x L))$ (Goodfellow et al., arXiv:1412.6572).
+    r"""FGSM, $x' = \mathrm{clip}(x + \epsilon\,\mathrm{sign}(\nabla_x L))$ (arXiv:1412.6572).
 
     One step of one radius from the clean image; it returns that point, also where the loss is higher at the
     clean one.

@@ -1,4 +1,4 @@
-r"""Rotation and translation: $N(x) = \{A(\theta) x + B : |\theta| \le \epsilon_1, \|B\|_\infty \le \epsilon_2\}$.
+r"""Rotation, translation: $N(x) = \{A(\theta) x + B : |\theta| \le \epsilon_1, \|B\|_\infty \le \epsilon_2\}$.
 
 Conventions. A pixel is a point at its row and column number; an image `[h, w, c]` turns about its centre ((h
 - 1) / 2, (w - 1) / 2). Angles are in degrees and counter-clockwise as one looks at the image (rows run
