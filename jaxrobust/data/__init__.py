@@ -12,29 +12,38 @@ from jaxrobust.data._sets import Dataset, Images, ImageSet, LazyImages
 from jaxrobust.data.augment import Augment
 from jaxrobust.data.composition import BatchSizes, compose_batch
 from jaxrobust.data.digits import load_digits
+from jaxrobust.data.export import export_npz
 from jaxrobust.data.feed import Cursor, Feed, ResidentFeed, to_float
+from jaxrobust.data.folder import load_folder
+from jaxrobust.data.info import info
 from jaxrobust.data.npz import load_npz
+from jaxrobust.data.orl import load_orl
+from jaxrobust.data.prepare import prepare
 from jaxrobust.data.prepared import load_prepared
 from jaxrobust.data.shuffle import shuffled_index
 from jaxrobust.data.split import SELECTIONS, Split, split
+from jaxrobust.data.stream import StreamFeed, make_feed
 
-DATASETS: Mapping[str, Callable[..., Dataset]] = {"digits": load_digits}
+DATASETS: Mapping[str, Callable[..., Dataset]] = {"digits": load_digits, "orl": load_orl}
 """The embedded sets; any other name is one of tensorflow-datasets."""
 
-SCHEMES: Mapping[str, Callable[..., Dataset]] = {"npz": load_npz}
-"""Sets at a path: `npz:PATH`."""
+SCHEMES: Mapping[str, Callable[..., Dataset]] = {"folder": load_folder, "npz": load_npz}
+"""Sets at a path: `folder:PATH`, `npz:PATH`."""
 
 
 def load(name: str, *, data_dir: str | Path | None = None, seed: int = 0, **options: Any) -> Dataset:
     """Loads a data set from wherever its name says.
 
     Args:
-        name: `digits` or `orl` (embedded), `folder:PATH`, `npz:PATH`, or a prepared set of tensorflow-datasets
-            as `name[/config][:version]`.
-        data_dir: the folder of tensorflow-datasets; None reads TFDS_DATA_DIR. Other sources do not look at it.
-        seed: draws the test images of sets that come without a test split; keep it fixed over the runs to compare.
-        **options: `size` (pixels, or (height, width)) and `channels` (1 or 3) for every source; `test_fraction`
-            for those without a test split; `max_resident_bytes` for those that can be read on demand.
+        name: `digits` or `orl` (embedded), `folder:PATH`, `npz:PATH`, or a prepared set of
+            tensorflow-datasets as `name[/config][:version]`.
+        data_dir: the folder of tensorflow-datasets; None reads TFDS_DATA_DIR. Other sources do not look at
+            it.
+        seed: draws the test images of sets that come without a test split; keep it fixed over the runs to
+            compare.
+        **options: `size` (pixels, or (height, width)) and `channels` (1 or 3) for every source;
+            `test_fraction` for those without a test split; `max_resident_bytes` for those that can be read on
+            demand.
 
     Returns:
         The `Dataset`.
@@ -48,6 +57,9 @@ def load(name: str, *, data_dir: str | Path | None = None, seed: int = 0, **opti
         ((8, 8, 1), 10)
     """
     scheme, colon, path = name.partition(":")
+    load_fn: Callable[..., Dataset]
+    arguments: tuple[str, ...]
+    given: dict[str, Any]
     if name in DATASETS:
         load_fn, arguments, given = DATASETS[name], (), {"seed": seed}
     elif colon and scheme in SCHEMES:
@@ -78,8 +90,13 @@ __all__ = [
     "LazyImages",
     "ResidentFeed",
     "Split",
+    "StreamFeed",
     "compose_batch",
+    "export_npz",
+    "info",
     "load",
+    "make_feed",
+    "prepare",
     "shuffled_index",
     "split",
     "to_float",

@@ -1,4 +1,4 @@
-"""Decoded arrays kept on disk between runs; written atomically, so that a killed run leaves nothing half done."""
+"""Decoded arrays kept on disk between runs; written atomically: a killed run leaves no half of a file."""
 
 import os
 import tempfile

@@ -32,8 +32,8 @@ def _to_array(image: Image.Image, size: tuple[int, int] | None, channels: int | 
     """Converts an opened image; grey files stay grey where `channels` is None."""
     if image.mode not in _GREY | _COLOUR:
         raise ValueError(f"has pixel mode {image.mode!r}; convert it to 8 bits per channel")
-    image = ImageOps.exif_transpose(image)
-    image = image.convert(_MODES[channels or (1 if image.mode in _GREY else 3)])
+    mode = _MODES[channels or (1 if image.mode in _GREY else 3)]
+    image = image if image.mode == mode else image.convert(mode)
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     array = np.asarray(image, np.uint8)
@@ -45,8 +45,11 @@ def decode(
 ) -> np.ndarray:
     """Decodes one encoded image to uint8 `[h, w, c]`; any failure is a ValueError naming `where`."""
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
-            return _to_array(image, size, channels)
+        if isinstance(data, bytes):
+            # Records keep the orientation that tensorflow-datasets gives them.
+            return _to_array(Image.open(io.BytesIO(data)), size, channels)
+        with Image.open(data) as image:
+            return _to_array(ImageOps.exif_transpose(image), size, channels)
     # Pillow's plugins raise anything from SyntaxError to struct.error on damaged files.
     except Exception as error:
         raise ValueError(f"{where}: cannot be read as an image: {error}.") from error

@@ -84,8 +84,8 @@ class Dataset:
         train: the training images, from which labelled, unlabelled and validation images are split.
         test: the test images, never used for a choice.
         class_names: one name per class; labels index it.
-        fingerprint: 16 hexadecimal digits of a SHA-256 over the pixels and labels, the same for the same content
-            wherever it was read from (over the listing of files for sets read on demand).
+        fingerprint: 16 hexadecimal digits of a SHA-256 over the pixels and labels, the same for the same
+            content wherever it was read from (over the listing of files for sets read on demand).
     """
 
     name: str
@@ -116,7 +116,7 @@ def take_set(data: ImageSet, index: np.ndarray) -> ImageSet:
 
 
 def as_uint8(images: np.ndarray, where: str) -> np.ndarray:
-    """Pixels as uint8: uint8 unchanged, floats in [0, 1] to the nearest of 256 levels, anything else refused."""
+    """uint8 as it is, floats in [0, 1] to the nearest of 256 levels, anything else refused."""
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.floating):
@@ -141,7 +141,8 @@ def as_images(images: np.ndarray, where: str) -> np.ndarray:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
         raise ValueError(
-            f"{where}: expected images [n, h, w], [n, h, w, 1] or [n, h, w, 3], got shape {list(images.shape)}."
+            f"{where}: expected images [n, h, w], [n, h, w, 1] or [n, h, w, 3], "
+            f"got shape {list(images.shape)}."
         )
     if len(images) == 0:
         raise ValueError(f"{where}: there are no images.")
@@ -158,12 +159,16 @@ def as_labels(labels: np.ndarray, num_images: int, where: str) -> np.ndarray:
             "sets with several labels per image are not classification sets."
         )
     if len(labels) != num_images:
-        raise ValueError(f"{where}: {len(labels)} labels for {num_images} images; there must be one per image.")
+        raise ValueError(
+            f"{where}: {len(labels)} labels for {num_images} images; there must be one per image."
+        )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"{where}: labels have dtype {labels.dtype}; give integers 0 .. k-1.")
     if len(labels) and int(labels.min()) < 0:
         row = int(np.argmax(labels < 0))
-        raise ValueError(f"{where}: label {int(labels[row])} of image {row} is out of range; labels are 0 .. k-1.")
+        raise ValueError(
+            f"{where}: label {int(labels[row])} of image {row} is out of range; labels are 0 .. k-1."
+        )
     if len(labels) and int(labels.max()) > np.iinfo(np.int32).max:
         raise ValueError(f"{where}: label {int(labels.max())} is out of range; labels are 0 .. k-1.")
     return labels.astype(np.int32)
@@ -198,7 +203,7 @@ def make_dataset(
     where: str,
     digest: str | None = None,
 ) -> Dataset:
-    """Checks what every source must satisfy and builds the `Dataset`; `where` is the file or folder to name."""
+    """Builds the `Dataset` after the checks that all sources share; `where` is the file or folder to name."""
     for part, data in (("training", train), ("test", test)):
         if len(data.images) == 0:
             raise ValueError(f"{where}: the {part} set is empty.")
@@ -219,7 +224,7 @@ def make_dataset(
 
 
 def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(train, test) indices: `fraction` of each class, at least one image of it, drawn from the seed for testing.
+    """(train, test) indices: `fraction` of each class, at least one image, drawn from the seed for testing.
 
     A class with a single image keeps it for training.
     """

@@ -67,7 +67,9 @@ def _check_explicit(batch_size: int, labelled: int, devices: int) -> BatchSizes:
     multiples = [m for m in (batch_size // devices * devices, -(-batch_size // devices) * devices) if m > 0]
     good = []
     for size in dict.fromkeys(multiples):
-        near = size if labelled == batch_size else min(max(devices, round(labelled / devices) * devices), size)
+        near = (
+            size if labelled == batch_size else min(max(devices, round(labelled / devices) * devices), size)
+        )
         good.append(f"batch_size={size} with labelled={near}")
     _refuse(
         f"A batch of {sizes.labelled} labelled + {sizes.unlabelled} unlabelled images is not divided by "
@@ -96,13 +98,15 @@ def compose_batch(
         num_labelled: |D_L|.
         num_unlabelled: |D_U|; 0 gives a batch of labelled images only.
         num_devices: how many devices share the batch; all hosts together.
-        labelled: m_l, where it is not to be proportional (a full batch of labelled images is `labelled=batch_size`).
+        labelled: m_l, where it is not to be proportional (a full batch of labelled images is
+            `labelled=batch_size`).
 
     Returns:
         The `BatchSizes`.
 
     Raises:
-        ValueError: with the nearest batch sizes that the devices divide, where they do not divide both streams.
+        ValueError: with the nearest batch sizes that the devices divide, where they do not divide both
+            streams.
 
     Example:
         >>> compose_batch(128, 1_000, 9_000)

@@ -12,7 +12,7 @@ def load_digits(
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
 ) -> _sets.Dataset:
-    """1,797 handwritten digits, 8x8, grey (UCI optdigits, Alpaydin and Kaynak, 1998), as scikit-learn ships them.
+    """1,797 handwritten digits, 8x8, grey (UCI optdigits, Alpaydin and Kaynak, 1998), from scikit-learn.
 
     Its 17 grey levels 0 .. 16 are spread over 0 .. 255.
 
@@ -27,6 +27,7 @@ def load_digits(
     """
     from sklearn.datasets import load_digits as read_digits
 
+    _decode.check_channels(channels)
     bunch = read_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     images = _decode.fit(images, _decode.parse_size(size), channels)

@@ -41,7 +41,7 @@ class Feed(Protocol):
         ...
 
     def batch(self, arrays: PyTree, cursor: "Cursor", keys: RowKeys) -> Batch:
-        """The batch of the cursor's rows: pure, for use inside jit, on all of the rows or any slice of them."""
+        """The batch of the cursor's rows, all of them or any slice: pure, for use inside jit."""
         ...
 
 
@@ -67,7 +67,7 @@ class StreamImages(NamedTuple):
 
 
 class Resident(NamedTuple):
-    """What a resident feed keeps on every device: uint8 images, labels, and the words of the two shuffling keys."""
+    """What a resident feed keeps on every device: uint8 images, labels, the words of both shuffling keys."""
 
     images: np.ndarray | jax.Array
     labels: np.ndarray | jax.Array
@@ -97,9 +97,7 @@ def local_rows(step: int, num_rows: int, num_images: int, process_index: int, pr
     return Rows((epoch + start // num_images).astype(np.int32), offset.astype(np.int32))
 
 
-def check_feed(
-    split: Split, sizes: BatchSizes, seed: int, process_index: int, process_count: int
-) -> None:
+def check_feed(split: Split, sizes: BatchSizes, seed: int, process_index: int, process_count: int) -> None:
     """Raises ValueError where the batch cannot be drawn from the split by these processes."""
     _validate.at_least("seed", seed, 0)
     _validate.at_least("process_count", process_count, 1)

@@ -142,14 +142,16 @@ def _keys(info: Any, folder: Path) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _open(folder: Path, split: str, size: Any, channels: int | None) -> tuple[_Record, tuple[str, ...]]:
+def _open(
+    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
+) -> tuple[_Record, tuple[str, ...]]:
     """The records of a split, and the class names."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(str(folder))
     info = builder.info
     image_key, label_key = _keys(info, folder)
-    shape, dtype = info.features[image_key].shape, np.dtype(info.features[image_key].np_dtype)
+    depth, dtype = info.features[image_key].shape[-1], np.dtype(info.features[image_key].np_dtype)
     if dtype != np.uint8:
         raise ValueError(f"{folder}: images have dtype {dtype}; only 8 bits per channel are supported.")
     source = builder.as_data_source(split=split, decoders={image_key: tfds.decode.SkipDecoding()})
@@ -160,12 +162,12 @@ def _open(folder: Path, split: str, size: Any, channels: int | None) -> tuple[_R
         files=tuple(str(path) for path in info.splits[split].filepaths),
         shard_lengths=tuple(info.splits[split].shard_lengths),
         size=size,
-        channels=channels or (shape[-1] if shape[-1] in (1, 3) else 3),
+        channels=channels or (1 if depth == 1 else 3),
     )
     return record, tuple(info.features[label_key].names)
 
 
-def _read_all(record: _Record) -> _sets.ImageSet:
+def _read_all(record: _Record) -> tuple[np.ndarray, np.ndarray]:
     """Decodes a whole split on a few threads (Pillow releases the interpreter lock while it decodes)."""
     num = len(record.source)
     chunks = [range(start, min(start + _CHUNK, num)) for start in range(0, num, _CHUNK)]
@@ -179,14 +181,14 @@ def _read_all(record: _Record) -> _sets.ImageSet:
             image = record.decode(index, item)
             if image.shape != first:
                 raise ValueError(
-                    f"{record.where(index)}: the image is {list(image.shape)} but that of {record.where(0)} is "
-                    f"{list(first)}; give a size to resize all to."
+                    f"{record.where(index)}: the image is {list(image.shape)} but that of "
+                    f"{record.where(0)} is {list(first)}; give a size to resize all to."
                 )
             images[index] = image
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         list(pool.map(read, chunks))
-    return _sets.ImageSet(images, labels)
+    return images, labels
 
 
 def _read_lazily(record: _Record, key: str) -> _sets.ImageSet:
@@ -223,8 +225,8 @@ def load_prepared(
 ) -> _sets.Dataset:
     """Loads a set prepared by tensorflow-datasets, without TensorFlow.
 
-    The first read decodes every image and keeps the arrays under the cache folder (`JAXROBUST_CACHE`, by default
-    `~/.cache/jaxrobust`); later reads take them from there.
+    The first read decodes every image and keeps the arrays under the cache folder (`JAXROBUST_CACHE`, by
+    default `~/.cache/jaxrobust`); later reads take them from there.
 
     Args:
         name: `name[/config][:version]`, as tensorflow-datasets writes it.
@@ -273,8 +275,7 @@ def _load_parts(
     def decode_all() -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {"class_names": np.asarray(names)}
         for part, record in records.items():
-            data = _read_all(record)
-            arrays |= {f"{part}_images": data.images, f"{part}_labels": data.labels}
+            arrays[f"{part}_images"], arrays[f"{part}_labels"] = _read_all(record)
         return arrays
 
     if (_cache.folder() / f"{key}.npz").is_file() and (arrays := _cache.read(key)) is not None:

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 _GOLDEN = 0x9E3779B9
 
 
 def _mix(x: Any) -> Any:
-    """A bijective hash of 32 bits in which every input bit reaches every output bit (MurmurHash3's finaliser)."""
+    """A bijective hash of 32 bits: every input bit reaches every output bit (MurmurHash3's finaliser)."""
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return x ^ (x >> np.uint32(16))
@@ -23,7 +24,7 @@ def num_rounds(n: int) -> int:
 
 
 def _permute(xp: ModuleType, words: Any, epoch: Any, offset: Any, n: int, loop_fn: Any) -> Any:
-    """The swap-or-not shuffle of {0 .. n-1} on arrays of either NumPy or JAX; `words` are the key's 32-bit words."""
+    """The swap-or-not shuffle of {0 .. n-1} on NumPy's or JAX's arrays; `words` are the key's."""
     epoch, offset = xp.broadcast_arrays(xp.asarray(epoch), xp.asarray(offset))
     epoch = epoch.astype(xp.uint32)
     seed = _mix(epoch ^ np.uint32(_GOLDEN))
@@ -48,13 +49,14 @@ def _check(n: int) -> None:
         raise ValueError(f"Expected 1 <= n < 2^31 images to shuffle, got n={n}.")
 
 
-def shuffled_index(key: jax.Array, epoch: jax.Array | int, offset: jax.Array | int, n: int) -> jax.Array:
-    r"""The image at place `offset` of epoch `epoch`: a keyed permutation of {0 .. n-1}, evaluated at one place.
+def shuffled_index(key: jax.Array, epoch: ArrayLike, offset: ArrayLike, n: int) -> jax.Array:
+    r"""The image at place `offset` of epoch `epoch`: a keyed permutation of {0 .. n-1}, evaluated at one
+    place.
 
     The swap-or-not shuffle (Hoang, Morris and Rogaway, 2012): in round r an index x and its partner
-    K_r - x mod n trade places if a coin of the pair falls so. Each round permutes {0 .. n-1}, whatever n, so every
-    image comes exactly once per epoch, and any place of any epoch is found without its predecessors: resuming needs
-    no state, and a slice of a batch needs no communication.
+    K_r - x mod n trade places if a coin of the pair falls so. Each round permutes {0 .. n-1}, whatever n, so
+    every image comes exactly once per epoch, and any place of any epoch is found without its predecessors:
+    resuming needs no state, and a slice of a batch needs no communication.
 
     Args:
         key: a typed key; another key is another order.
@@ -77,15 +79,13 @@ def shuffled_index(key: jax.Array, epoch: jax.Array | int, offset: jax.Array | i
     return shuffled_index_from_words(jax.random.key_data(key), epoch, offset, n)
 
 
-def shuffled_index_from_words(
-    words: jax.Array, epoch: jax.Array | int, offset: jax.Array | int, n: int
-) -> jax.Array:
+def shuffled_index_from_words(words: ArrayLike, epoch: ArrayLike, offset: ArrayLike, n: int) -> jax.Array:
     """`shuffled_index` for the raw words of a key, uint32 `[w]`, as they lie in a feed's arrays."""
     _check(n)
     return _permute(jnp, words, epoch, offset, n, lambda k, body, x: jax.lax.fori_loop(0, k, body, x))
 
 
-def shuffled_index_on_host(words: np.ndarray, epoch: np.ndarray, offset: np.ndarray, n: int) -> np.ndarray:
+def shuffled_index_on_host(words: ArrayLike, epoch: ArrayLike, offset: ArrayLike, n: int) -> np.ndarray:
     """The same function in NumPy, for readers that never touch a device; equal bit for bit."""
     _check(n)
 

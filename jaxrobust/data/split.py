@@ -52,7 +52,8 @@ def select_stratified(order: np.ndarray, labels: np.ndarray, num: int) -> np.nda
     quota = np.maximum(np.floor(shares).astype(int), 1)
     while quota.sum() != num:
         step = 1 if quota.sum() < num else -1
-        # Where the floor of one image pushed the sum too high, the classes furthest above their share give back.
+        # Where the floor of one image pushed the sum too high, the classes furthest above their share give
+        # back.
         gap = np.where(quota + step > 0, step * (shares - quota), -np.inf)
         quota[int(np.argmax(np.where(quota + step <= counts, gap, -np.inf)))] += step
     ordered = labels[order]
@@ -76,8 +77,8 @@ def _check_counts(num: int, num_labelled: int, num_unlabelled: int | None, num_v
     if wanted > num:
         raise ValueError(
             f"The training set has {num} images, but num_labelled={num_labelled} + "
-            f"num_unlabelled={num_unlabelled or 0} + num_validation={num_validation} = {wanted} are asked for; "
-            "ask for fewer."
+            f"num_unlabelled={num_unlabelled or 0} + num_validation={num_validation} = {wanted} are asked "
+            "for; ask for fewer."
         )
 
 
@@ -92,8 +93,8 @@ def split(
 ) -> Split:
     """Splits a training set into labelled, unlabelled and validation images.
 
-    For one seed, unlabelled sets of growing size contain each other, and so do labelled ones (but for the rounding
-    of classes' shares), so that a curve over sizes adds images and changes none.
+    For one seed, unlabelled sets of growing size contain each other, and so do labelled ones (but for the
+    rounding of classes' shares), so that a curve over sizes adds images and changes none.
 
     Args:
         train: the training images.
