@@ -1,0 +1,105 @@
+"""`jaxrobust evaluate` and `jaxrobust predict`."""
+
+from pathlib import Path
+
+import click
+
+from jaxrobust import _cli_common as common
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT")
+@click.option("--attacks", metavar="NAMES", help="Separated by commas; default all that the run's radii allow.")
+@click.option("--dataset", metavar="NAME", help="Another set with images of the same shape; default the run's own.")
+@click.option("--num", type=int, help="The first N test images; default all.")
+@common.data_dir_option
+@click.option("--eps", type=float, help="l_inf radius in pixels of [0, 1]; default the run's.")
+@click.option("--max-angle", type=float, help="Degrees; default the run's.")
+@click.option("--max-shift", type=float, help="Pixels; default the run's.")
+@click.option("--steps", type=int, help="Steps of PGD; default the suite's.")
+@click.option("--restarts", type=int, help="Restarts of PGD; default the suite's.")
+@click.option("--batch-size", type=int, default=250, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the attacks' randomness.")
+@click.option("--robust-risk", is_flag=True, help="Also R_rob: attack every image against the prediction.")
+@click.option("--no-curves", is_flag=True, help="Leave accuracy against the radius out of the report.")
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), help="Default: RUN/evaluation, or with DIR that."
+)
+@click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Checkpoint of RUN.")
+def evaluate(
+    run, attacks, dataset, num, data_dir, eps, max_angle, max_shift, steps, restarts, batch_size, seed, robust_risk,
+    no_curves, report, which,
+):  # fmt: skip
+    """Measure a run, or one checkpoint of it, under attack.
+
+    Prints accuracy with 95% Wilson intervals and what the trust checks say; writes rows.jsonl, report.html and
+    report.png.
+
+    \b
+    Examples:
+      jaxrobust evaluate runs/digits_srt-seed0
+      jaxrobust evaluate runs/digits_srt-seed0 --attacks none,fgsm,pgd --eps 0.1 --num 200
+      jaxrobust evaluate runs/mine --dataset npz:other.npz --report out/
+    """
+    from jaxrobust import experiments
+
+    screen = common.console()
+    loaded = experiments.load_run(run, which=which)
+    folder = report or loaded.folder / "evaluation"
+    found = experiments.evaluate_run(
+        loaded,
+        attacks=common.names(attacks),
+        dataset=dataset,
+        num=num,
+        data_dir=data_dir,
+        eps=eps,
+        max_angle=max_angle,
+        max_shift=max_shift,
+        pgd_steps=steps,
+        pgd_restarts=restarts,
+        batch_size=batch_size,
+        seed=seed,
+        robust_risk=robust_risk,
+        curves=not no_curves,
+        report_dir=folder,
+    )
+    title = f"{loaded.folder.name}, step {loaded.step}, {found.meta.get('dataset', '')}"
+    screen.print(common.results_table(found.rows, title))
+    common.print_warnings(found, screen)
+    screen.print(f"Report: {folder / 'report.html'}")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.option("--top", type=int, default=5, show_default=True, help="Classes to show.")
+@click.option("--resize", is_flag=True, help="Resize images to the size that the net takes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the whole distribution.")
+def predict(run, images, top, resize, as_json):
+    """Class and distribution of image files, on the device at hand.
+
+    \b
+    Examples:
+      jaxrobust predict runs/digits_srt-seed0 digit.png
+      jaxrobust predict runs/digits_srt-seed0 *.png --json
+    """
+    import json
+
+    from jaxrobust import experiments
+
+    loaded = experiments.load_run(run)
+    predictions = experiments.predict(loaded, images, resize=resize)
+    if as_json:
+        for one in predictions:
+            click.echo(json.dumps(one.as_dict()))
+        return
+    from rich.table import Table
+
+    for one in predictions:
+        order = sorted(one.distribution, key=lambda name: -one.distribution[name])[:top]
+        table = Table(title=f"{one.path}: {one.label}", title_justify="left")
+        table.add_column("class")
+        table.add_column("probability", justify="right")
+        for name in order:
+            table.add_row(name, f"{one.distribution[name]:.4f}")
+        common.console().print(table)

@@ -1,0 +1,81 @@
+"""`jaxrobust reproduce` and `jaxrobust list`."""
+
+from pathlib import Path
+
+import click
+
+from jaxrobust import _cli_common as common
+
+KINDS = ("attacks", "objectives", "models", "datasets", "neighbourhoods", "experiments", "reproductions")
+
+
+@click.command()
+@click.argument("name")
+@common.data_dir_option
+@click.option("--runs-dir", type=click.Path(file_okay=False, path_type=Path), help="Default: runs/NAME.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
+@click.option("--seeds", type=int, multiple=True, help="Once per seed, or as --seeds 0 --seeds 1.")
+@click.option("--only", help="A part of the table.")
+@click.option("--num", type=int, help="Test images.")
+@click.argument("more_seeds", nargs=-1, type=int, metavar="[SEED]...")
+def reproduce(name, data_dir, runs_dir, out, seeds, only, num, more_seeds):
+    """Train, evaluate and tabulate everything behind one table or figure.
+
+    What is there already is kept: a command that was interrupted goes on where it stopped.
+
+    \b
+    Examples:
+      jaxrobust reproduce digits_demo
+      jaxrobust reproduce srt_mnist --data-dir ~/tensorflow_datasets --seeds 0 1 2
+      jaxrobust reproduce srt_mnist --only spatial --seeds 0
+    """
+    from jaxrobust import _validate, experiments
+
+    run_fn = _validate.member("reproduction", name, experiments.REPRODUCTIONS)
+    runs_dir = runs_dir or common.RUNS / name
+    options = {"seeds": (*seeds, *more_seeds) or None, "only": only, "num": num, "out_dir": out}
+    screen = common.console()
+    run_fn(
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        log_fn=screen.print,
+        **{key: value for key, value in options.items() if value is not None},
+    )
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(KINDS), required=False)
+def list_(kind):
+    """What there is: attacks, objectives, models, datasets, neighbourhoods, experiments, reproductions."""
+    from rich.table import Table
+
+    screen = common.console()
+    for name in [kind] if kind else KINDS:
+        table = Table(title=name, title_justify="left", show_header=False)
+        for member, text in _members(name).items():
+            table.add_row(member, text)
+        screen.print(table)
+
+
+def _members(kind: str) -> dict[str, str]:
+    """Names of a kind with a sentence each."""
+    from jaxrobust import attacks, data, evaluation, experiments, models, neighbourhoods, objectives
+
+    if kind == "experiments":
+        return {name: experiments.summary(one) for name, one in experiments.EXPERIMENTS.items()}
+    if kind == "datasets":
+        return dict(data.DATASETS_HELP)
+    tables = {
+        "objectives": objectives.OBJECTIVES,
+        "models": models.MODELS,
+        "neighbourhoods": neighbourhoods.NEIGHBOURHOODS,
+        "reproductions": experiments.REPRODUCTIONS,
+    }
+    if kind == "attacks":
+        named = {name: _first_line(member) for name, member in attacks.ATTACKS.items()}
+        return {**named, "for evaluate --attacks": ", ".join(evaluation.SUITE_NAMES)}
+    return {name: _first_line(member) for name, member in tables[kind].items()}
+
+
+def _first_line(member: object) -> str:
+    return (member.__doc__ or "").strip().partition("\n")[0]

@@ -1,0 +1,86 @@
+"""`jaxrobust train`."""
+
+from pathlib import Path
+
+import click
+
+from jaxrobust import _cli_common as common
+
+
+@click.command()
+@click.argument("name")
+@click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.option("--run-dir", type=click.Path(file_okay=False, path_type=Path), help="Default: runs/NAME-seedN.")
+@common.data_dir_option
+@click.option(
+    "--init-from",
+    type=click.Path(path_type=Path),
+    metavar="RUN|CHECKPOINT|FILE",
+    help="Start from another run's weights, or from a PyTorch state dict (.safetensors, .npz).",
+)
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Go on from the run's last checkpoint if it has one."
+)
+@click.option("--seed", type=int, help="Seed of the run and of the split; the same as seed=N data.seed=N.")
+@click.option("--steps", type=int, help="Length of the run; the same as num_steps=N.")
+@click.option(
+    "--wrapper",
+    type=click.Choice(["auto", "jit", "pmap", "shard_map"]),
+    default="auto",
+    show_default=True,
+    help="How the step is mapped over devices; auto is jit on one and pmap on several.",
+)
+@click.option("--devices", type=int, help="Local devices to use; default all.")
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16; parameters and logits stay float32.")
+@click.option("--distributed", is_flag=True, help="Join the other hosts of this run (Slurm, TPU pods, or JAX_* variables).")
+@click.option("--checkpoint-every", type=int, help="Steps between checkpoints; default a tenth of the run.")
+@click.option("--no-progress", is_flag=True, help="No progress bar, e.g. in a log file.")
+def train(
+    name, overrides, run_dir, data_dir, init_from, resume, seed, steps, wrapper, devices, bf16, distributed,
+    checkpoint_every, no_progress,
+):  # fmt: skip
+    """Train the experiment NAME, changed by FIELD=VALUE.
+
+    The resolved configuration, checkpoints and metrics go into the run's folder; the same command again goes on
+    where it stopped. SIGTERM saves a checkpoint and exits with code 143.
+
+    \b
+    Examples:
+      jaxrobust train digits_srt
+      jaxrobust train mnist1k_srt --data-dir ~/tensorflow_datasets --seed 1
+      jaxrobust train digits_srt objective=rt objective.lam=0.5 --run-dir runs/mine
+      jaxrobust train digits_at 'objective.attack=pgd(neighbourhood=l2(eps=1.0), steps=10, step_size=0.25)'
+      jaxrobust train digits_srt data.dataset=folder:photos model=small_cnn data.size=28,28 model.num_classes=4
+
+    `jaxrobust list experiments` names them; a wrong FIELD is answered with the fields there are.
+    """
+    from jaxrobust.training import Runtime, Wrapper, initialise_distributed
+
+    if distributed:
+        initialise_distributed()
+    from jaxrobust import experiments
+
+    experiment = experiments.apply_overrides(experiments.get(name), overrides)
+    if seed is not None:
+        experiment = experiment.seeded(seed)
+    if steps is not None:
+        experiment = experiments.apply_overrides(experiment, [f"num_steps={steps}"])
+    run_dir = run_dir or common.RUNS / f"{name}-seed{experiment.seed}"
+    runtime = Runtime(wrapper=Wrapper(wrapper), bf16=bf16, num_devices=devices)
+    screen = common.console()
+    run = experiments.train(
+        experiment,
+        run_dir,
+        runtime=runtime,
+        data_dir=data_dir,
+        resume=resume,
+        init_from=init_from,
+        checkpoint_every=checkpoint_every,
+        progress=not no_progress,
+        log_fn=screen.print if runtime.is_main else (lambda text: None),
+    )
+    if not runtime.is_main:
+        return
+    shown = ", ".join(f"{key} {value:.4f}" for key, value in run.validation.items())
+    screen.print(f"Finished {experiment.num_steps} steps in {run_dir}. Kept checkpoint: step {run.step}; {shown}")
+    screen.print(f"Next: jaxrobust evaluate {run_dir}")

@@ -1,0 +1,139 @@
+"""An experiment as a value: everything that decides the result of a run, and nothing else.
+
+How it is executed (wrapper, precision, prefetch) is a `training.Runtime`, where data lies is an argument: neither
+may change results beyond rounding, so neither is part of the configuration.
+"""
+
+import dataclasses
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from flax import linen as nn
+
+from jaxrobust import _validate
+from jaxrobust.data import SELECTIONS, Augment, BatchSizes, compose_batch
+from jaxrobust.evaluation import ThreatModel, suite
+from jaxrobust.training import OptimizerConfig
+from jaxrobust.types import Attack, Objective
+
+PIXEL_ATTACKS = ("none", "fgsm", "pgd", "mi_fgsm")
+SPATIAL_ATTACKS = ("none", "rand_adv", "grid_adv", "rand_adv.t", "grid_adv.t", "rand_adv.r", "grid_adv.r")
+
+
+class BatchForm(enum.Enum):
+    """What a step's `batch_size` images are made of."""
+
+    MIXED = "mixed"
+    """m |D_L| / (|D_L| + |D_U|) labelled images, the rest unlabelled: SRT, eq. (9)."""
+    LABELLED_SHARE = "labelled_share"
+    """The labelled images of a mixed batch alone: RT as the source's code trains it, a smaller batch."""
+    LABELLED = "labelled"
+    """`batch_size` labelled images: equal cost per step, the fairer rival."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and who may see their labels.
+
+    Args:
+        dataset: a name or address that `jaxrobust.data.load` takes: `mnist`, `digits`, `folder:PATH`, ...
+        num_labelled: |D_L|.
+        num_unlabelled: |D_U|; None takes every training image that is neither labelled nor for validation.
+        num_validation: images of the training set that only choose between checkpoints, disjoint from the others.
+        selection: how the labelled images are chosen: `first`, `random` or `stratified`.
+        seed: draws the split; apart from the run's own seed so that runs may share a split.
+        size: `(height, width)` to resize to; None takes images as they are, which must then be of one size.
+        channels: 1 for grey, 3 for colour; None takes what the files have.
+        test_fraction: the share held out for testing of a set that has no test split; None is the set's default.
+            It is drawn from a fixed seed, the same for all runs.
+    """
+
+    dataset: str
+    num_labelled: int
+    num_unlabelled: int | None = None
+    num_validation: int = 1000
+    selection: str = "stratified"
+    seed: int = 0
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    test_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        _validate.member("selection", self.selection, SELECTIONS)
+        _validate.at_least("num_labelled", self.num_labelled, 1)
+        if self.num_unlabelled is not None:
+            _validate.at_least("num_unlabelled", self.num_unlabelled, 0)
+        _validate.at_least("num_validation", self.num_validation, 0)
+        _validate.at_least("seed", self.seed, 0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `jaxrobust.data.load` takes beside the name; only what is set, since sets differ in what they take."""
+        options = {"size": self.size, "channels": self.channels, "test_fraction": self.test_fraction}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One training run and how it is judged.
+
+    Args:
+        data: the images and the split.
+        model: a flax module of `jaxrobust.models`.
+        objective: the defence.
+        optimizer: optimizer and schedule.
+        num_steps: optimizer steps in the whole run.
+        batch_size: images a step, over all devices.
+        batches: what those images are.
+        labelled_per_step: labelled images of a mixed batch, where they are not to be proportional.
+        augment: random crops and flips.
+        ema_decay: decay of the averaged weights, 0 for none; where there is an average, it is what is evaluated.
+        seed: initial weights, order of the images and all noise.
+        validate_every: steps between validations, the last step included; 0 validates at the end only.
+        validation_attack: the short attack whose accuracy on the validation images chooses the checkpoint kept;
+            None chooses by clean accuracy.
+        threat: radii and lengths of the evaluation's attacks.
+        attacks: names of the evaluation's attacks, as `jaxrobust.evaluation.parse` reads them.
+        note: what this reproduces, with the published number and what differs.
+    """
+
+    data: DataConfig
+    model: nn.Module
+    objective: Objective
+    optimizer: OptimizerConfig
+    num_steps: int
+    batch_size: int = 128
+    batches: BatchForm = BatchForm.MIXED
+    labelled_per_step: int | None = None
+    augment: Augment = field(default_factory=Augment)
+    ema_decay: float = 0.0
+    seed: int = 0
+    validate_every: int = 0
+    validation_attack: Attack | None = None
+    threat: ThreatModel
+    attacks: tuple[str, ...] = PIXEL_ATTACKS
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        _validate.at_least("num_steps", self.num_steps, 1)
+        _validate.at_least("batch_size", self.batch_size, 1)
+        _validate.within("ema_decay", self.ema_decay, 0.0, 1.0)
+        _validate.at_least("seed", self.seed, 0)
+        _validate.at_least("validate_every", self.validate_every, 0)
+        suite(self.attacks, self.threat)
+
+    def batch_sizes(self, num_labelled: int, num_unlabelled: int, num_devices: int = 1) -> BatchSizes:
+        """The labelled and unlabelled images of one global step, for the streams of this split."""
+        if self.batches is BatchForm.LABELLED:
+            return compose_batch(self.batch_size, num_labelled, 0, num_devices)
+        mixed = compose_batch(
+            self.batch_size, num_labelled, num_unlabelled, num_devices, labelled=self.labelled_per_step
+        )
+        if self.batches is BatchForm.LABELLED_SHARE:
+            return mixed._replace(unlabelled=0)
+        return mixed
+
+    def seeded(self, seed: int) -> "Experiment":
+        """This experiment with another seed for the run *and* for the split."""
+        return dataclasses.replace(self, seed=seed, data=dataclasses.replace(self.data, seed=seed))

@@ -1,0 +1,248 @@
+"""Experiments by name.
+
+Settings called published are those of Li et al. (arXiv 2003.06974) and of its reference code; what they leave open
+is said in each `note`. An epoch of the labelled set is |D_L| / m_l steps; with the mixed batches of SRT that is
+(|D_L| + |D_U|) / m, and every row of a table runs as many steps as SRT does.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from flax import linen as nn
+
+from jaxrobust import _validate
+from jaxrobust.attacks import PGD, RandomSearch, near_start
+from jaxrobust.data import Augment
+from jaxrobust.evaluation import THREATS
+from jaxrobust.experiments.experiment import (
+    PIXEL_ATTACKS,
+    SPATIAL_ATTACKS,
+    BatchForm,
+    DataConfig,
+    Experiment,
+)
+from jaxrobust.models import SmallCNN, SpatialMNIST, SpatialResNet, TinyCNN, WideResNet
+from jaxrobust.neighbourhoods import LInf, RotationTranslation
+from jaxrobust.objectives import AT, RT, SRT, Standard
+from jaxrobust.training import Constant, OneCycle, OptimizerConfig, Steps
+from jaxrobust.types import Attack
+
+ROWS = ("standard", "at", "rt", "rt_full", "srt")
+"""The rows of a table: `rt` is the source's form, the labelled share of each step; `rt_full` has full batches."""
+
+
+def family(base: Experiment, attack: Attack, *, lam: float, warmup: float = 0.0, joint_pass: bool = False) -> dict[
+    str, Experiment
+]:
+    """The rows of one table: the same data, net, steps and batch, with another objective.
+
+    Args:
+        base: the SRT experiment; its objective is replaced.
+        attack: the inner maximisation of AT, RT and SRT.
+        lam: the weight of the robust term of RT and SRT.
+        warmup: the fraction of the run over which the attack's radius grows from 0.
+        joint_pass: clean and adversarial images go through the net as one batch.
+    """
+    robust = {"attack": attack, "lam": lam, "warmup": warmup, "joint_pass": joint_pass}
+    rows = {
+        "standard": (Standard(), BatchForm.LABELLED),
+        "at": (AT(attack=attack, warmup=warmup), BatchForm.LABELLED),
+        "rt": (RT(**robust), BatchForm.LABELLED_SHARE),
+        "rt_full": (RT(**robust), BatchForm.LABELLED),
+        "srt": (SRT(**robust), BatchForm.MIXED),
+    }
+    return {
+        name: dataclasses.replace(base, objective=objective, batches=batches)
+        for name, (objective, batches) in rows.items()
+    }
+
+
+def _digits() -> dict[str, Experiment]:
+    """8x8 digits in under a minute."""
+    threat = THREATS["digits"]
+    ball = LInf(eps=threat.eps)
+    base = Experiment(
+        data=DataConfig(dataset="digits", num_labelled=50, num_validation=150, test_fraction=0.4),
+        model=TinyCNN(),
+        objective=Standard(),
+        optimizer=OptimizerConfig(name="adam", learning_rate=3e-3, schedule=OneCycle()),
+        num_steps=600,
+        validate_every=100,
+        validation_attack=PGD(neighbourhood=ball, steps=10, step_size=0.25),
+        threat=threat,
+        attacks=(*PIXEL_ATTACKS, "rand_adv", "grid_adv"),
+        note="scikit-learn's 8x8 digits, settings of this library's own; radii scaled to the image: one pixel of "
+        "8 is nearly the share that 3 of 28 is.",
+    )
+    attack = PGD(neighbourhood=ball, steps=7, step_size=0.25, keep_worst=False)
+    return family(base, attack, lam=1.0, warmup=0.4)
+
+
+def _mnist_data(num_labelled: int = 10_000, num_unlabelled: int | None = None) -> DataConfig:
+    return DataConfig(
+        dataset="mnist", num_labelled=num_labelled, num_unlabelled=num_unlabelled, num_validation=1000
+    )
+
+
+def _mnist() -> dict[str, Experiment]:
+    base = Experiment(
+        data=_mnist_data(),
+        model=SmallCNN(),
+        objective=Standard(),
+        optimizer=OptimizerConfig(
+            learning_rate=0.01, momentum=0.9, weight_decay=5e-4, schedule=Steps(boundaries=(0.55, 0.75, 0.9))
+        ),
+        num_steps=46_875,
+        validate_every=2_500,
+        validation_attack=PGD(neighbourhood=LInf(eps=0.3), steps=10, step_size=0.1),
+        threat=THREATS["mnist"],
+        note="Tables 2 and 3, MNIST, published settings: 100 epochs of 10,000 labelled images at 21.3 a step are "
+        "46,875 steps; 1,000 of the 50,000 unlabelled images validate instead. lam of Table 3 is not stated; the "
+        "reference code's 1.0. Table 3, SRT: 99.28 clean, 96.60 under PGD. Not yet reproduced at this length.",
+    )
+    attack = PGD(neighbourhood=LInf(eps=0.3), steps=40, step_size=1 / 30, keep_worst=False)
+    return family(base, attack, lam=1.0)
+
+
+def _spatial(model: nn.Module, data: DataConfig, augment: Augment, note: str) -> dict[str, Experiment]:
+    """The published geometry settings, alike for both sets."""
+    moves = RotationTranslation(max_angle=30.0, max_shift=3.0)
+    base = Experiment(
+        data=data,
+        model=model,
+        objective=Standard(),
+        optimizer=OptimizerConfig(
+            learning_rate=0.1, momentum=0.9, weight_decay=2e-4, schedule=Steps(boundaries=(0.5, 0.75))
+        ),
+        num_steps=80_000,
+        augment=augment,
+        validate_every=4_000,
+        validation_attack=RandomSearch(neighbourhood=moves, num=10),
+        threat=THREATS[data.dataset],
+        attacks=SPATIAL_ATTACKS,
+        note=note,
+    )
+    return family(base, RandomSearch(neighbourhood=moves, num=10), lam=0.2, joint_pass=True)
+
+
+def _mnist_spatial() -> dict[str, Experiment]:
+    note = (
+        "Tables 5 and 6, MNIST, published settings: 80,000 steps, worst of 10 random transforms, lam 0.2. `at` is "
+        "Worst-of-k. This library weighs mean_l + lam * mean_mix; the reference code (sum_l + lam * sum_mix) / "
+        "(n_l + n_mix). Table 6, SRT: 98.64 clean, 92.12 under GridAdv. Not yet reproduced at this length."
+    )
+    return _spatial(SpatialMNIST(), _mnist_data(), Augment(), note)
+
+
+def _cifar10_data() -> DataConfig:
+    return DataConfig(dataset="cifar10", num_labelled=10_000, num_validation=1000)
+
+
+def _cifar10() -> dict[str, Experiment]:
+    ball = LInf(eps=0.031)
+    base = Experiment(
+        data=_cifar10_data(),
+        model=WideResNet(depth=34, widen_factor=10),
+        objective=Standard(),
+        optimizer=OptimizerConfig(
+            learning_rate=0.05,
+            momentum=0.9,
+            weight_decay=5e-4,
+            schedule=Steps(boundaries=(75 / 120, 90 / 120, 100 / 120)),
+        ),
+        num_steps=46_875,
+        augment=Augment(pad=4, flip=True),
+        validate_every=2_000,
+        validation_attack=PGD(neighbourhood=ball, steps=10, step_size=0.007 / 0.031),
+        threat=THREATS["cifar10"],
+        note="Table 3, CIFAR-10, published settings: WRN-34-10, 120 epochs of 10,000 labelled images at 25.6 a "
+        "step are 46,875 steps; 1,000 of the 40,000 unlabelled images validate instead; lam 1.0 and weight decay "
+        "5e-4 are the reference code's. Table 3, SRT: 78.46 clean, 48.66 under PGD. Not yet reproduced.",
+    )
+    attack = PGD(
+        neighbourhood=ball,
+        steps=10,
+        step_size=0.007 / 0.031,
+        start_fn=near_start(sigma=0.001),
+        keep_worst=False,
+    )
+    return family(base, attack, lam=1.0)
+
+
+def _cifar10_spatial() -> dict[str, Experiment]:
+    note = (
+        "Tables 4 and 6, CIFAR-10, published settings: 80,000 steps, worst of 10 random transforms, lam 0.2. `at` "
+        "is Worst-of-k. Table 6, SRT: 88.87 clean, 64.83 under GridAdv. Not yet reproduced."
+    )
+    return _spatial(SpatialResNet(), _cifar10_data(), Augment(pad=4, flip=True), note)
+
+
+def _mnist1k() -> dict[str, Experiment]:
+    """A short schedule that shows the effect of unlabelled images on two cores."""
+    base = Experiment(
+        data=_mnist_data(1_000, 9_000),
+        model=SmallCNN(),
+        objective=Standard(),
+        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, schedule=Constant()),
+        num_steps=800,
+        validate_every=200,
+        validation_attack=PGD(neighbourhood=LInf(eps=0.3), steps=10, step_size=0.1),
+        threat=THREATS["mnist"],
+        note="A short schedule of this library's own: 1,000 labelled (stratified) and 9,000 unlabelled images, 800 "
+        "Adam steps, 10 inner steps, eps warmed up over 40% of the run; the same for all rows.",
+    )
+    attack = PGD(neighbourhood=LInf(eps=0.3), steps=10, step_size=0.25, keep_worst=False)
+    return family(base, attack, lam=1.0, warmup=0.4)
+
+
+def _mnist1k_spatial() -> dict[str, Experiment]:
+    moves = RotationTranslation(max_angle=30.0, max_shift=3.0)
+    base = dataclasses.replace(
+        _mnist1k()["standard"],
+        model=SpatialMNIST(),
+        validation_attack=RandomSearch(neighbourhood=moves, num=10),
+        attacks=SPATIAL_ATTACKS,
+        note="A short schedule of this library's own: 1,000 labelled and 9,000 unlabelled images, 800 Adam steps, "
+        "worst of 10 random transforms; the same for all rows. `at` is Worst-of-k.",
+    )
+    return family(base, RandomSearch(neighbourhood=moves, num=10), lam=1.0, joint_pass=True)
+
+
+FAMILIES: dict[str, Callable[[], dict[str, Experiment]]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "mnist_spatial": _mnist_spatial,
+    "cifar10": _cifar10,
+    "cifar10_spatial": _cifar10_spatial,
+    "mnist1k": _mnist1k,
+    "mnist1k_spatial": _mnist1k_spatial,
+}
+
+
+def _all() -> dict[str, Experiment]:
+    return {f"{name}_{row}": one for name, make in FAMILIES.items() for row, one in make().items()}
+
+
+EXPERIMENTS: Mapping[str, Experiment] = _all()
+
+
+def get(name: str) -> Experiment:
+    """The experiment of this name.
+
+    Raises:
+        ValueError: for an unknown name; the known ones are listed.
+
+    >>> get("digits_srt").data.dataset
+    'digits'
+    """
+    return _validate.member("experiment", name, EXPERIMENTS)
+
+
+def summary(experiment: Experiment) -> str:
+    """One line about an experiment."""
+    data = experiment.data
+    unlabelled = "the remaining" if data.num_unlabelled is None else f"{data.num_unlabelled:,}"
+    return (
+        f"{type(experiment.objective).__name__} on {data.dataset}, {type(experiment.model).__name__}, "
+        f"{data.num_labelled:,} labelled and {unlabelled} unlabelled images, {experiment.num_steps:,} steps"
+    )

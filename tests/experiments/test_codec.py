@@ -1,0 +1,106 @@
+"""Every configuration survives JSON, and a damaged one is refused with the place and the names there are."""
+
+import json
+
+import pytest
+
+from jaxrobust.attacks import MIFGSM, PGD, GridSearch, RandomSearch, Sequence, identity_start, near_start
+from jaxrobust.experiments import _components, codec
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.registry import EXPERIMENTS
+from jaxrobust.models import MODELS
+from jaxrobust.neighbourhoods import L2, Compose, LInf, RotationTranslation
+from jaxrobust.numerics import losses
+from jaxrobust.objectives import SRT, distribution
+from jaxrobust.training import SCHEDULES
+from jaxrobust.types import Attack, Objective
+
+BALL = LInf(eps=8 / 255)
+MOVES = RotationTranslation(max_angle=30.0, max_shift=3.0)
+
+
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+def test_every_named_experiment_survives_json(name):
+    experiment = EXPERIMENTS[name]
+    text = codec.dumps(experiment)
+    again = codec.loads(text)
+    assert again == experiment
+    assert hash(again) == hash(experiment)
+    assert codec.dumps(again) == text
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(neighbourhood=BALL, loss_fn=losses.margin, start_fn=near_start(0.001), steps=3),
+        PGD(neighbourhood=L2(eps=1.0), start_fn=identity_start, keep_worst=False, restarts=4),
+        MIFGSM(neighbourhood=BALL),
+        RandomSearch(neighbourhood=Compose(parts=(MOVES, BALL)), num=10),
+        GridSearch(neighbourhood=MOVES, granularity=(5, 5, 31)),
+        Sequence(stages=(GridSearch(neighbourhood=MOVES), PGD(neighbourhood=BALL))),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_attacks_survive_json_with_exact_floats(attack):
+    text = json.dumps(codec.to_json(attack))
+    assert codec.from_json(Attack, json.loads(text)) == attack
+
+
+def test_functions_are_saved_by_name():
+    objective = SRT(
+        attack=PGD(neighbourhood=BALL), robust_loss_fn=losses.kl, target_fn=distribution, lam=0.2, warmup=0.4
+    )
+    saved = codec.to_json(objective)
+    assert saved["robust_loss_fn"] == {"fn": "kl"}
+    assert saved["target_fn"] == {"fn": "distribution"}
+    assert codec.from_json(Objective, saved) == objective
+
+
+@pytest.mark.parametrize("kind", sorted(_components.REGISTRIES))
+def test_every_registered_name_is_found_back(kind):
+    for name, member in _components.REGISTRIES[kind].items():
+        assert _components.find(name, kind) is member
+        assert _components.by_name()[_components.name_of(member)] is member
+
+
+@pytest.mark.parametrize("name", sorted({**MODELS, **SCHEDULES}))
+def test_models_and_schedules_with_defaults_survive_json(name):
+    value = {**MODELS, **SCHEDULES}[name]()
+    assert codec.from_json(object, json.loads(json.dumps(codec.to_json(value)))) == value
+
+
+def test_an_unregistered_function_is_refused():
+    with pytest.raises(ValueError, match="cannot be saved in a configuration"):
+        codec.to_json(PGD(neighbourhood=BALL, loss_fn=lambda logits, target: logits[:, 0]))
+
+
+def test_a_number_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="finite numbers only"):
+        codec.to_json(float("nan"))
+
+
+def _damaged(change):
+    saved = codec.to_json(EXPERIMENTS["digits_srt"])
+    change(saved)
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s["objective"].update(kind="str"), r"Unknown component 'str'\. Known: .*srt"),
+        (lambda s: s["objective"]["attack"].update(step=3), r"objective\.attack has no field 'step'.*steps"),
+        (lambda s: s["objective"].update(lam=-1), r"objective: Expected lam >= 0"),
+        (lambda s: s.update(batches="half"), r"batches: unknown value 'half'\. Known: mixed"),
+        (lambda s: s.pop("num_steps"), r"Experiment also needs num_steps"),
+        (lambda s: s["objective"]["loss_fn"].update(fn="ce"), r"Unknown component 'ce'"),
+    ],
+)
+def test_a_damaged_configuration_is_refused_with_its_place(change, message):
+    with pytest.raises(ValueError, match=message):
+        codec.from_json(Experiment, _damaged(change))
+
+
+def test_text_that_is_not_json_is_refused():
+    with pytest.raises(ValueError, match="not valid JSON"):
+        codec.loads("{")
