@@ -1,0 +1,204 @@
+"""The figures of a report: accuracy-against-radius panels, and one page with table, curves and gallery."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxrobust.evaluation import _pictures
+from jaxrobust.evaluation._types import WORST, Curve, Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ink:
+    """Colours for one background. The lines are Okabe and Ito's, which colour-blind readers tell apart."""
+
+    text: str
+    faint: str
+    lines: tuple[str, ...]
+
+
+LIGHT = Ink(
+    text="#1c1c1c",
+    faint="#d9d9d9",
+    lines=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555"),
+)
+DARK = Ink(
+    text="#e4e4e4",
+    faint="#45484d",
+    lines=("#5AB4F0", "#F08A45", "#35C495", "#E29AC4", "#F0C94A", "#A5D8FF", "#BBBBBB"),
+)
+# Lines differ in colour, marker and dash, so that print in grey keeps them apart.
+_MARKERS = "os^DvPX"
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One set of axes: labelled curves over one x axis."""
+
+    title: str
+    lines: tuple[tuple[str, Curve], ...]
+
+
+def panels(reports: Sequence[Report]) -> list[Panel]:
+    """With several models a panel per attack and a line per model; with one, a panel with a line per attack."""
+    if len(reports) == 1:
+        lines = tuple((curve.attack, curve) for curve in reports[0].curves)
+        return [Panel(title=str(reports[0].meta["model"]), lines=lines)] if lines else []
+    names = dict.fromkeys(curve.attack for report in reports for curve in report.curves)
+    found = []
+    for name in names:
+        lines = tuple(
+            (str(report.meta["model"]), curve)
+            for report in reports
+            for curve in report.curves
+            if curve.attack == name
+        )
+        radius = lines[0][1].radius
+        found.append(Panel(title=f"{name} ({radius})" if radius else name, lines=lines))
+    return found
+
+
+def _common_eps(panel: Panel) -> float | None:
+    """The radius in pixels, where all the panel's curves have the same one."""
+    radii = {curve.eps for _, curve in panel.lines}
+    return radii.pop() if len(radii) == 1 else None
+
+
+def draw(axes: Axes, panel: Panel, ink: Ink) -> None:
+    """Draws a panel: percent against radius, with 95% bands."""
+    eps = _common_eps(panel)
+    for at, (label, curve) in enumerate(panel.lines):
+        colour = ink.lines[at % len(ink.lines)]
+        x = np.array(curve.factors) * (eps or 1.0)
+        axes.fill_between(x, 100 * np.array(curve.low), 100 * np.array(curve.high), color=colour, alpha=0.15, lw=0)
+        axes.plot(
+            x,
+            100 * np.array(curve.accuracy),
+            color=colour,
+            marker=_MARKERS[at % len(_MARKERS)],
+            linestyle=_DASHES[at % len(_DASHES)],
+            markersize=5,
+            linewidth=1.8,
+            label=label,
+        )
+    axes.set_title(panel.title, color=ink.text, fontsize=11)
+    axes.set_xlabel("radius (pixels in [0, 1])" if eps else "share of the full radius", color=ink.text)
+    axes.set_ylabel("accuracy (%)", color=ink.text)
+    axes.set_ylim(-2, 102)
+    axes.set_xlim(left=0)
+    axes.grid(color=ink.faint, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=ink.text)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_color(ink.text)
+    axes.legend(frameon=False, labelcolor=ink.text, fontsize=9)
+
+
+def panel_svg(panel: Panel, ink: Ink) -> bytes:
+    """A panel as SVG on a transparent ground; the same bytes for the same numbers."""
+    figure = Figure(figsize=(4.6, 3.3), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    draw(axes, panel, ink)
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "jaxrobust"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _draw_table(axes: Axes, reports: Sequence[Report], names: list[str]) -> None:
+    """Accuracy with intervals in booktabs' manner: three rules and no boxes."""
+    axes.axis("off")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(names) + 1, -0.6)
+    columns = np.linspace(0.34, 0.98, len(reports) + 1)[1:] if len(reports) > 1 else [0.62]
+    axes.text(0.0, 0, "attack", weight="bold", va="center")
+    for x, report in zip(columns, reports):
+        axes.text(x, 0, str(report.meta["model"]), weight="bold", ha="right", va="center")
+    for y, name in enumerate(names, start=1):
+        rows = [next((row for row in report.rows if row["attack"] == name), None) for report in reports]
+        best = max(row["accuracy"] for row in rows if row)
+        radius = next((row.get("radius") for row in rows if row and row.get("radius")), "")
+        label = {"none": "none (clean)", WORST: "worst of all"}.get(name, name)
+        axes.text(0.0, y, f"{label}  {radius}".rstrip(), va="center")
+        for x, row in zip(columns, rows):
+            if row is None:
+                axes.text(x, y, "–", ha="right", va="center")
+                continue
+            interval = f"[{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
+            bold = len(reports) > 1 and row["accuracy"] == best
+            axes.text(x, y, f"{100 * row['accuracy']:.1f}  {interval}", ha="right", va="center",
+                      weight="bold" if bold else "normal")  # fmt: skip
+    right = 1.0 if len(reports) > 1 else 0.64
+    for y, width in ((-0.55, 1.3), (0.5, 0.7), (len(names) - 0.5, 0.4), (len(names) + 0.55, 1.3)):
+        axes.plot([0, right], [y, y], color=LIGHT.text, linewidth=width, clip_on=False)
+
+
+def _draw_gallery(figure, report: Report, names: list[str]) -> None:
+    """Columns are images; the first row is clean, then two rows per attack: attacked and magnified difference."""
+    class_names = report.meta["class_names"]
+    grid = figure.subplots(1 + 2 * len(names), len(report.samples), squeeze=False)
+    for column, sample in enumerate(report.samples):
+        pictures = [(sample.clean, _pictures.to_rgb(sample.clean.image))]
+        for name in names:
+            seen = sample.attacked[name]
+            gain = _pictures.gain(report, name)
+            pictures += [(seen, _pictures.to_rgb(seen.image)), (None, _pictures.difference(sample, name, gain))]
+        for axes, (seen, picture) in zip(grid[:, column], pictures):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if seen is not None:
+                wrong = seen.prediction != sample.label
+                title = f"{class_names[seen.prediction]} {100 * seen.confidence:.0f}%"
+                axes.set_title(title, fontsize=7, pad=2, color=LIGHT.lines[1] if wrong else LIGHT.text)
+    labels = ["clean"]
+    for name in names:
+        labels += [name, f"difference ×{_pictures.gain(report, name):.3g}"]
+    for axes, label in zip(grid[:, 0], labels):
+        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+
+
+def page_png(reports: Sequence[Report], title: str) -> bytes:
+    """One page: table, curves, and the gallery of the last model."""
+    names = list(dict.fromkeys(row["attack"] for r in reports for row in r.rows if row["attack"] != WORST))
+    names.append(WORST)
+    shown, last = panels(reports), reports[-1]
+    attacked = list(last.samples[0].attacked) if last.samples else []
+    heights = [0.3 * (len(names) + 2)]
+    rows_of_panels = -(-len(shown) // 2)
+    heights.append(3.1 * rows_of_panels)
+    heights.append(0.85 * (1 + 2 * len(attacked)) if attacked else 0)
+    heights = [max(height, 0.01) for height in heights]
+    figure = Figure(figsize=(10, sum(heights) + 0.8), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=14, weight="bold", color=LIGHT.text)
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights)
+    _draw_table(top.subplots(), reports, names)
+    if shown:
+        for axes, panel in zip(_panel_axes(middle, len(shown), rows_of_panels), shown):
+            draw(axes, panel, LIGHT)
+    if attacked:
+        bottom.suptitle(f"Images as {last.meta['model']} sees them", fontsize=10, color=LIGHT.text)
+        _draw_gallery(bottom, last, attacked)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
+    return out.getvalue()
+
+
+def _panel_axes(figure, count: int, rows: int) -> list[Axes]:
+    axes = list(figure.subplots(rows, min(count, 2), squeeze=False).ravel())
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return axes
