@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxrobust.data._decode import decode as decode_image
 from jaxrobust.data._sets import Dataset, Images, ImageSet, LazyImages
 from jaxrobust.data.augment import Augment
 from jaxrobust.data.composition import BatchSizes, compose_batch
@@ -68,12 +69,12 @@ def load(name: str, *, data_dir: str | Path | None = None, seed: int = 0, **opti
         load_fn, arguments, given = SCHEMES[scheme], (path,), {"seed": seed}
     else:
         load_fn, arguments, given = load_prepared, (name,), {"seed": seed, "data_dir": data_dir}
-    known = inspect.signature(load_fn).parameters
+    known: Mapping[str, inspect.Parameter] = inspect.signature(load_fn).parameters
     for option in options:
         if option not in known:
             able = sorted(k for k, p in known.items() if p.kind is p.KEYWORD_ONLY and k not in given)
             raise ValueError(f"{name!r} takes no option {option!r}. It takes: {', '.join(able)}.")
-    return load_fn(*arguments, **{k: v for k, v in given.items() if k in known}, **options)
+    return load_fn(*arguments, **({k: v for k, v in given.items() if k in known} | options))
 
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "Split",
     "StreamFeed",
     "compose_batch",
+    "decode_image",
     "export_npz",
     "info",
     "load",

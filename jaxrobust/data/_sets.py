@@ -102,7 +102,7 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """`(h, w, c)`."""
-        return tuple(self.train.images.shape[1:])  # type: ignore[return-value]
+        return tuple(self.train.images.shape[1:])
 
 
 def take(images: Images, index: np.ndarray) -> Images:
@@ -190,8 +190,8 @@ def fingerprint(*sets: ImageSet) -> str:
     digest = hashlib.sha256()
     for data in sets:
         digest.update(repr(tuple(data.images.shape)).encode())
-        digest.update(memoryview(np.ascontiguousarray(data.images)).cast("B"))
-        digest.update(memoryview(np.ascontiguousarray(data.labels, np.dtype("<i4"))).cast("B"))
+        digest.update(np.ascontiguousarray(data.images).data)
+        digest.update(np.ascontiguousarray(data.labels, np.dtype("<i4")).data)
     return digest.hexdigest()[:16]
 
 

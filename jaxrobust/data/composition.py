@@ -34,16 +34,17 @@ def _check_share(batch_size: int, num_labelled: int, num_unlabelled: int, device
     sizes = _share(batch_size, num_labelled, num_unlabelled)
     if not (sizes.labelled % devices or sizes.unlabelled % devices):
         return sizes
-    total = num_labelled + num_unlabelled
-    # A labelled share of `devices` rows, or of one row in each device, is reached within this span.
-    limit = batch_size + 2 * devices * (total // num_labelled + 1) + 2 * devices
+    # The rarer stream has `devices` rows in a batch within this span.
+    rarer = min(num_labelled, num_unlabelled or num_labelled)
+    span = 2 * devices * ((num_labelled + num_unlabelled) // rarer + 2)
 
     def works(size: int) -> bool:
-        labelled, unlabelled = _share(size, num_labelled, num_unlabelled)
-        return labelled % devices == 0 and unlabelled % devices == 0
+        return not any(rows % devices for rows in _share(size, num_labelled, num_unlabelled))
 
-    below = next((m for m in range(batch_size - 1, 0, -1) if m % devices == 0 and works(m)), None)
-    above = next((m for m in range(batch_size + 1, limit) if m % devices == 0 and works(m)), None)
+    down = batch_size - 1 - (batch_size - 1) % devices
+    up = (batch_size // devices + 1) * devices
+    below = next((size for size in range(down, 0, -devices) if works(size)), None)
+    above = next((size for size in range(up, up + span, devices) if works(size)), None)
     good = []
     for size in filter(None, (below, above)):
         share = _share(size, num_labelled, num_unlabelled)

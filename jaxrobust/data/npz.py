@@ -55,7 +55,7 @@ def load_npz(
 
     Args:
         path: a file with `train_images`, `train_labels`, `test_images`, `test_labels`, and optionally
-            `val_images`, `val_labels` (joined to the training set, from which `split` draws validation images)
+            `val_images`, `val_labels` (joined to the training set: `split` draws validation images from it)
             and `class_names`. Images are `[n, h, w]`, `[n, h, w, 1]` or `[n, h, w, 3]`, uint8, or floats in
             [0, 1], which are rounded to 8 bits. Labels are integers `[n]` or `[n, 1]`, 0 .. k-1.
         size: resize to this height and width in pixels.

@@ -129,12 +129,12 @@ def _keys(info: Any, folder: Path) -> tuple[str, str]:
     """The features that hold the image and its label."""
     import tensorflow_datasets as tfds
 
-    features = dict(info.features)
+    features: dict[str, Any] = dict(info.features)
     images = [key for key, value in features.items() if type(value) is tfds.features.Image]
     labels = [key for key, value in features.items() if isinstance(value, tfds.features.ClassLabel)]
-    supervised = info.supervised_keys or ()
-    if len(supervised) == 2 and supervised[0] in images and supervised[1] in labels:
-        return supervised[0], supervised[1]
+    for image_key, label_key in [info.supervised_keys] if len(info.supervised_keys or ()) == 2 else []:
+        if image_key in images and label_key in labels:
+            return image_key, label_key
     if len(images) != 1 or len(labels) != 1:
         raise ValueError(
             f"{folder}: not an image classification set; it has the features {', '.join(sorted(features))}."
