@@ -1,18 +1,79 @@
-"""Pooling over non-overlapping windows, with a gradient that is fast on CPU."""
+"""Pooling over windows that do not overlap, with a gradient that is fast on CPU."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
+from jaxrobust import _validate
 from jaxrobust.types import Array
 
 
 def max_pool(x: Array, *, window: tuple[int, int] = (2, 2)) -> Array:
-    """The maximum over windows of `x` `[b, h, w, c]`, with stride = window; leftover rows and columns are cut off."""
-    b, h, w, c = x.shape
-    i, j = h // window[0], w // window[1]
-    x = x[:, : i * window[0], : j * window[1]]
-    return x.reshape(b, i, window[0], j, window[1], c).max(axis=(2, 4))
+    """The maximum over windows, with stride = window and no padding; rows and columns left over are cut off.
+
+    Ties: the gradient goes to the first maximum of a window, row by row, as in PyTorch; the value's gradient is
+    never counted twice, which matters on flat backgrounds, where whole windows tie. A NaN in a window gives NaN.
+
+    `relu(max_pool(x))` equals `max_pool(relu(x))`, gradients included, with a quarter of the arithmetic.
+
+    Args:
+        x: `[b, h, w, c]`.
+        window: its height and width in pixels.
+
+    Returns:
+        `[b, h // window[0], w // window[1], c]`. Reverse mode only, like `conv2d`.
+
+    Raises:
+        ValueError: the window is smaller than one pixel or larger than the image.
+
+    >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+    """
+    for name, size, limit in zip(("window[0]", "window[1]"), window, x.shape[1:3], strict=True):
+        _validate.at_least(name, size, 1)
+        _validate.within(name, size, 1, limit, "The window must fit into the image.")
+    return _max_pool(tuple(window), x.shape[1:3], x)
+
+
+def _parts(window: tuple[int, int], x: Array) -> list[Array]:
+    """The windows' pixels, one array `[b, i, j, c]` per place in the window."""
+    (b, h, w, c), (p, q) = x.shape, window
+    x = x[:, : h // p * p, : w // q * q].reshape(b, h // p, p, w // q, q, c)
+    return [x[:, :, i, :, j] for i in range(p) for j in range(q)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _max_pool(window: tuple[int, int], size: tuple[int, int], x: Array) -> Array:
+    return functools.reduce(jnp.maximum, _parts(window, x))
+
+
+def _forward(window, size, x):
+    # The place of the maximum is all that the gradient needs: a sixteenth of x in float32 and 2x2 windows.
+    maximum = _max_pool(window, size, x)
+    parts = _parts(window, x)
+    dtype = jnp.int8 if len(parts) <= 127 else jnp.int32
+    place = jnp.full(maximum.shape, len(parts) - 1, dtype)
+    for n in reversed(range(len(parts) - 1)):
+        place = jnp.where(parts[n] == maximum, jnp.asarray(n, dtype), place)
+    return maximum, place
+
+
+def _backward(window, size, place, g):
+    (h, w), (p, q) = size, window
+    b, i, j, c = g.shape
+    places = jnp.arange(p * q, dtype=place.dtype).reshape(p, 1, q, 1)
+    grad = jnp.where(place[:, :, None, :, None] == places, g[:, :, None, :, None], 0)
+    return (jnp.pad(grad.reshape(b, i * p, j * q, c), ((0, 0), (0, h - i * p), (0, w - j * q), (0, 0))),)
+
+
+_max_pool.defvjp(_forward, _backward)
 
 
 def global_avg_pool(x: Array) -> Array:
-    """The mean over height and width: `[b, h, w, c]` to `[b, c]`."""
+    """The mean over height and width: `[b, h, w, c]` to `[b, c]`, summed in float32 at least.
+
+    >>> global_avg_pool(jnp.ones((2, 4, 4, 3))).shape
+    (2, 3)
+    """
     return jnp.mean(x, axis=(1, 2))
