@@ -116,6 +116,12 @@ def panel_svg(panel: Panel, ink: Ink) -> bytes:
     return out.getvalue()
 
 
+def best_of(rows: Sequence[dict | None]) -> float | None:
+    """The highest accuracy of a line of a table; None where nothing stands out."""
+    found = {row["accuracy"] for row in rows if row}
+    return max(found) if len(found) > 1 else None
+
+
 def _draw_table(axes: Axes, reports: Sequence[Report], names: list[str]) -> None:
     """Accuracy with intervals in booktabs' manner: three rules and no boxes."""
     axes.axis("off")
@@ -127,7 +133,7 @@ def _draw_table(axes: Axes, reports: Sequence[Report], names: list[str]) -> None
         axes.text(x, 0, str(report.meta["model"]), weight="bold", ha="right", va="center")
     for y, name in enumerate(names, start=1):
         rows = [next((row for row in report.rows if row["attack"] == name), None) for report in reports]
-        best = max(row["accuracy"] for row in rows if row)
+        best = best_of(rows)
         radius = next((row.get("radius") for row in rows if row and row.get("radius")), "")
         label = {"none": "none (clean)", WORST: "worst of all"}.get(name, name)
         axes.text(0.0, y, f"{label}  {radius}".rstrip(), va="center")
@@ -136,7 +142,7 @@ def _draw_table(axes: Axes, reports: Sequence[Report], names: list[str]) -> None
                 axes.text(x, y, "–", ha="right", va="center")
                 continue
             interval = f"[{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
-            bold = len(reports) > 1 and row["accuracy"] == best
+            bold = best is not None and row["accuracy"] == best
             axes.text(x, y, f"{100 * row['accuracy']:.1f}  {interval}", ha="right", va="center",
                       weight="bold" if bold else "normal")  # fmt: skip
     right = 1.0 if len(reports) > 1 else 0.64
@@ -161,7 +167,8 @@ def _draw_gallery(figure, report: Report, names: list[str]) -> None:
             axes.spines[:].set_visible(False)
             if seen is not None:
                 wrong = seen.prediction != sample.label
-                title = f"{class_names[seen.prediction]} {100 * seen.confidence:.0f}%"
+                mark = "✗ " if wrong else ""
+                title = f"{mark}{class_names[seen.prediction]} {100 * seen.confidence:.0f}%"
                 axes.set_title(title, fontsize=7, pad=2, color=LIGHT.lines[1] if wrong else LIGHT.text)
     labels = ["clean"]
     for name in names:
@@ -183,6 +190,7 @@ def page_png(reports: Sequence[Report], title: str) -> bytes:
     heights = [max(height, 0.01) for height in heights]
     figure = Figure(figsize=(10, sum(heights) + 0.8), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(rect=(0.02, 0.01, 0.96, 0.98))
     figure.suptitle(title, fontsize=14, weight="bold", color=LIGHT.text)
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights)
     _draw_table(top.subplots(), reports, names)

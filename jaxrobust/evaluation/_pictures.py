@@ -17,9 +17,9 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def gain(report: Report, attack: str) -> float:
-    """The magnification that brings the largest difference of this gallery row to the ends of the scale."""
+    """The magnification, at least 1, that brings the row's largest difference to about the ends of the scale."""
     largest = max(float(np.max(np.abs(s.attacked[attack].image - s.clean.image))) for s in report.samples)
-    return 0.5 / largest if largest > 0 else 1.0
+    return max(1.0, round(0.5 / largest, 1 if largest > 0.05 else 0)) if largest > 0 else 1.0
 
 
 def difference(sample: Sample, attack: str, gain: float) -> np.ndarray:

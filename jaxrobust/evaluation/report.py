@@ -150,6 +150,11 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
+def _unbroken(radius: str) -> str:
+    """A number and its unit stay on one line."""
+    return radius.replace(" px", "\u00a0px").replace("ℓ∞ ", "ℓ∞\u00a0").replace("ℓ2 ", "ℓ2\u00a0")
+
+
 def _number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
@@ -171,18 +176,30 @@ def _facts(meta: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
 def _headline(report: Report) -> dict[str, Any]:
     worst, clean = report.row(WORST), report.row(CLEAN)
     attacked = [row for row in report.rows if row["attack"] not in (CLEAN, WORST)]
-    hardest = min(attacked, key=lambda row: row["accuracy"], default=None)
     level = max((verdict.level for verdict in report.verdicts), key=list(Level).index, default=Level.OK)
     return {
         "model": report.meta["model"],
         "worst": worst,
         "clean": clean,
-        "hardest": hardest,
+        "groups": _worst_by_radius(report, attacked),
         "num_attacks": len(attacked),
         "warnings": len(report.warnings),
         "level": level.value,
         "checked": len(report.verdicts),
     }
+
+
+def _worst_by_radius(report: Report, attacked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Accuracy under the per-example worst of the attacks of one neighbourhood, the clean image included."""
+    groups: dict[str, list[str]] = {}
+    for row in attacked:
+        groups.setdefault(row["radius"] or row["attack"], []).append(row["attack"])
+    right = report.flags[f"correct/{CLEAN}"]
+    return [
+        {"radius": radius, "accuracy": float(np.mean(np.logical_and.reduce([right, *flags])))}
+        for radius, names in groups.items()
+        if (flags := [report.flags[f"correct/{name}"] for name in names])
+    ]
 
 
 def _comparison(reports: Sequence[Report]) -> list[dict[str, Any]]:
@@ -191,15 +208,15 @@ def _comparison(reports: Sequence[Report]) -> list[dict[str, Any]]:
     lines = []
     for name in [*names, WORST]:
         rows = [next((row for row in report.rows if row["attack"] == name), None) for report in reports]
-        best = max(row["accuracy"] for row in rows if row)
+        best = _figures.best_of(rows)
         lines.append(
             {
                 "attack": _LABELS.get(name, name),
-                "radius": next((row["radius"] for row in rows if row and row.get("radius")), ""),
+                "radius": _unbroken(next((row["radius"] for row in rows if row and row.get("radius")), "")),
                 "every": any(row["every_image"] for row in rows if row),
                 "last": name == WORST,
                 "cells": [
-                    {"row": row, "best": len(reports) > 1 and row is not None and row["accuracy"] == best}
+                    {"row": row, "best": row is not None and best is not None and row["accuracy"] == best}
                     for row in rows
                 ],
             }
@@ -249,7 +266,7 @@ def _gallery(report: Report) -> dict[str, Any]:
             }
             for sample in report.samples
         ]
-        radius = report.meta["radius"].get(attack, "")
+        radius = _unbroken(report.meta["radius"].get(attack, ""))
         attacks.append({"name": attack, "radius": radius, "gain": f"{gain:.3g}", "cells": cells})
     clean = [
         {

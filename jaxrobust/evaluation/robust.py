@@ -52,7 +52,7 @@ def evaluate(
     robust_risk: bool = False,
     trust_checks: bool = True,
     refuse_batch_dependent: bool = True,
-    num_samples: int = 8,
+    num_samples: int = 10,
     keep_images: bool = False,
     model_name: str = "model",
     dataset_name: str = "",
@@ -309,10 +309,10 @@ def _flags(s: Subject, outcomes: dict[str, _Outcome]) -> dict[str, np.ndarray]:
 
 
 def _first_of_each_class(s: Subject, right: np.ndarray, num: int) -> np.ndarray:
-    """Indices for the gallery, chosen before any attack: of each class the first image that is right, by index."""
+    """For the gallery, chosen before any attack: the first image that is right of each class, by class."""
     firsts = [np.flatnonzero(right & (s.labels == label))[:1] for label in np.unique(s.labels)]
     chosen = np.concatenate(firsts) if firsts else np.zeros(0, int)
-    return np.sort(chosen[:num])
+    return chosen[:num]
 
 
 def _samples(s: Subject, clean: Predictions, outcomes: dict[str, _Outcome], chosen: np.ndarray) -> tuple[Sample, ...]:
