@@ -128,16 +128,24 @@ class Checkpoints:
         Raises:
             ValueError: if no checkpoint there can be read, or the newest does not fit `like`.
         """
-        found = self._read_newest(like) if self._manager is not None else None
         if jax.process_count() == 1:
-            return found
-        blob = np.frombuffer(json.dumps(found.pending if found else None).encode(), np.uint8)
-        size = int(agree(np.array(blob.size)))
+            return self._read_newest(like)
+        found, refusal = None, None
+        if self._manager is not None:
+            try:
+                found = self._read_newest(like)
+            except ValueError as error:
+                refusal = error
+        # The others wait in `agree`, so process 0 must reach it even where it has nothing to give.
+        if agree(np.array(refusal is not None)):
+            raise refusal or ValueError(f"Process 0 could not read the checkpoints in {self.directory}.")
         if not agree(np.array(found is not None)):
             return None
         state = agree(found.state if found else jax.tree.map(np.asarray, like))
-        text = agree(blob if found else np.zeros(size, np.uint8)).tobytes().decode()
-        return Restored(state, json.loads(text))
+        text = np.frombuffer(json.dumps(found.pending if found else []).encode(), np.uint8)
+        size = int(agree(np.array(text.size)))
+        text = agree(text if found else np.zeros(size, np.uint8))
+        return Restored(state, json.loads(text.tobytes().decode()))
 
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint (known to process 0 only)."""

@@ -41,9 +41,10 @@ class Feed(Protocol):
 
 
 def make_update(feed: Feed, step_fn: StepFn, axis_name: str | None) -> Callable[..., tuple[TrainState, dict]]:
-    """The function that `Runtime.compile` takes: read the batch, make the step; sub-keys keep the two apart."""
+    """The function that `Runtime.compile` takes: read the batch, make the step, with sub-keys apart for each."""
 
-    def update(state: TrainState, arrays: PyTree, cursor: Any, key: Array) -> tuple[TrainState, dict]:
+    def update(state: TrainState, arrays: PyTree, cursor: Any, words: Array) -> tuple[TrainState, dict]:
+        key = jax.random.wrap_key_data(words)
         data_key, step_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         counts = [jax.tree.leaves(rows)[0].shape[0] for rows in (cursor.labelled, cursor.unlabelled)]
         keys = row_keys(jax.random.fold_in(data_key, state.step), *counts, axis_name)
@@ -117,7 +118,7 @@ def fit(
         model, objective, optimizer, num_steps=num_steps, axis_name=runtime.axis_name, ema_decay=ema_decay
     )
     update = runtime.compile(make_update(feed, step_fn, runtime.axis_name))
-    state, arrays, key = runtime.replicate((host_state, feed.arrays, run_key))
+    state, arrays, words = runtime.replicate((host_state, feed.arrays, jax.random.key_data(run_key)))
     del host_state, restored
 
     sinks = tuple(sinks) if runtime.is_main else ()
@@ -143,7 +144,7 @@ def fit(
 
         for cursor in _ahead(feed, runtime, start, num_steps):
             with jax.transfer_guard("disallow"):
-                state, metrics = update(state, arrays, cursor, key)
+                state, metrics = update(state, arrays, cursor, words)
             step = history.add(metrics)
             display.advance(step)
 

@@ -1,7 +1,7 @@
 """Where a run executes: the wrapper of the step, placement of data, several hosts. It changes no result.
 
-All wrappers run the same function `update(state, arrays, cursor, key) -> (state, metrics)`; state, arrays and
-key are replicated, the rows of the cursor are divided over the devices. What differs is who divides: the
+All wrappers run the same function `update(state, arrays, cursor, words) -> (state, metrics)`; state, arrays and
+the words of the run's key are replicated, the rows of the cursor are divided over the devices. What differs is who divides: the
 compiler (`JIT` on sharded data), or the wrapper, with an axis over which the step averages (`PMAP`, `SHARD_MAP`).
 """
 
@@ -116,10 +116,11 @@ class Runtime:
         return Mesh(np.array(local), (AXIS,), axis_types=(AxisType.Auto,))
 
     def compile(self, update: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
-        """Wraps `update(state, arrays, cursor, key)`, which must have been built for `axis_name`.
+        """Wraps `update(state, arrays, cursor, words)`, which must have been built for `axis_name`.
 
-        Its arguments must come from `replicate` (state, arrays, key) and `shard` (cursor); the state is
-        donated, do not use it again.
+        Its arguments must come from `replicate` (state, arrays, words) and `shard` (cursor); the state is
+        donated, do not use it again. The key travels as words (`jax.random.key_data`), because on several
+        hosts `pmap` takes a typed key through the host at every call.
         """
         donate = (0,) if self.donate else ()
         if self.resolved is Wrapper.PMAP:
@@ -185,9 +186,6 @@ class Runtime:
         """A global array from this process's part."""
         if jax.process_count() == 1:
             return jax.device_put(leaf, sharding)
-        if _is_key(leaf):
-            data = self._place(jax.random.key_data(leaf), sharding)
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         leaf = np.asarray(leaf)
         by_row = bool(sharding.spec)
         shape = (leaf.shape[0] * jax.process_count(), *leaf.shape[1:]) if by_row else leaf.shape
@@ -195,9 +193,6 @@ class Runtime:
 
     def _stack(self, leaf: Any) -> jax.Array:
         """One copy per local device along a new leading axis, as `pmap` takes them."""
-        if _is_key(leaf):
-            data = self._stack(jax.random.key_data(leaf))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         leaf = np.asarray(leaf)
         sharding = NamedSharding(self._local_mesh, PartitionSpec(AXIS))
         shape = (self._local_mesh.size, *leaf.shape)
@@ -243,14 +238,12 @@ def agree(tree: PyTree) -> PyTree:
     if jax.process_count() == 1:
         return tree
 
-    def broadcast(leaf: Any) -> np.ndarray:
-        leaf = np.ascontiguousarray(leaf)
-        raw = np.frombuffer(leaf.tobytes(), np.uint8)
-        sent = np.asarray(multihost_utils.broadcast_one_to_all(raw), np.uint8)
-        return np.frombuffer(sent.tobytes(), leaf.dtype).reshape(leaf.shape).copy()
-
-    return jax.tree.map(broadcast, tree)
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
+    raw = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
+    sent = np.asarray(multihost_utils.broadcast_one_to_all(raw), np.uint8)
+    ends = np.cumsum([leaf.nbytes for leaf in leaves])
+    parts = [sent[end - leaf.nbytes : end].tobytes() for leaf, end in zip(leaves, ends)]
+    received = [
+        np.frombuffer(part, leaf.dtype).reshape(leaf.shape).copy() for part, leaf in zip(parts, leaves)
+    ]
+    return jax.tree.unflatten(structure, received)
