@@ -35,7 +35,7 @@ def _write(path: Path, arrays: Arrays) -> None:
 def read(key: str) -> Arrays | None:
     """The arrays stored under `key`; None where there are none or the file is damaged."""
     try:
-        with np.load(folder() / f"{key}.npz", allow_pickle=False) as archive:
+        with (folder() / f"{key}.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None

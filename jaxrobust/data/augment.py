@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import _validate
 
 # Far from the small numbers that objectives fold into the same row keys for their own draws.
-_CROP, _FLIP = 0xDA7A0001, 0xDA7A0002
+_DRAWS = 0xDA7A0001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +41,12 @@ class Augment:
 
     def _one(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """One image `[h, w, c]`."""
+        down, right, side = jax.random.bits(jax.random.fold_in(key, _DRAWS), (3,))
         if self.pad:
+            places = np.uint32(2 * self.pad + 1)
             padded = jnp.pad(image, ((self.pad, self.pad), (self.pad, self.pad), (0, 0)))
-            start = jax.random.randint(jax.random.fold_in(key, _CROP), (2,), 0, 2 * self.pad + 1)
-            image = jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
+            start = (down % places, right % places, np.uint32(0))
+            image = jax.lax.dynamic_slice(padded, start, image.shape)
         if self.flip:
-            mirrored = jax.random.bernoulli(jax.random.fold_in(key, _FLIP))
-            image = jnp.where(mirrored, image[:, ::-1], image)
+            image = jnp.where(side & 1, image[:, ::-1], image)
         return image

@@ -85,7 +85,8 @@ def order_words(seed: int) -> np.ndarray:
 
 def to_float(images: jax.Array) -> jax.Array:
     """float32 in [0, 1] from uint8; the one place where pixels change their unit."""
-    return images.astype(jnp.float32) / 255
+    # XLA turns a division by a constant into this product inside jit, but not outside: equal in both only so.
+    return images.astype(jnp.float32) * np.float32(1 / 255)
 
 
 def local_rows(step: int, num_rows: int, num_images: int, process_index: int, process_count: int) -> Rows:

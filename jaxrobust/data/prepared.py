@@ -278,7 +278,8 @@ def _load_parts(
             arrays[f"{part}_images"], arrays[f"{part}_labels"] = _read_all(record)
         return arrays
 
-    if (_cache.folder() / f"{key}.npz").is_file() and (arrays := _cache.read(key)) is not None:
+    arrays = _cache.read(key) or {}
+    if arrays and sum(arrays[f"{p}_images"].nbytes for p in parts) <= max_resident_bytes:
         names = tuple(str(n) for n in arrays["class_names"])
         return [_sets.ImageSet(arrays[f"{p}_images"], arrays[f"{p}_labels"]) for p in parts], names, None
     opened = {part: _open(folder, part, size, channels) for part in parts}

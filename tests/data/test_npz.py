@@ -75,34 +75,46 @@ def with_label(value):
 
 
 BAD = [
-    (dict(train_images=nan_images()), r"\(train_images\): image 3 has NaN"),
-    (dict(train_images=np.full((12, 4, 5, 3), np.inf)), "image 0 has NaN or infinite pixels"),
-    (dict(train_images=np.full((12, 4, 5, 3), 255.0)), r"must lie in \[0, 1\], but range over \[255, 255\]"),
-    (dict(test_images=np.full((12, 4, 5, 3), -0.1)), r"\(test_images\): float images must lie in \[0, 1\]"),
-    (dict(train_images=np.zeros((12, 4, 5, 3), np.int64)), "dtype int64; give uint8"),
-    (dict(train_images=np.zeros((12, 4, 5, 3), np.uint16)), "dtype uint16; give uint8"),
-    (dict(train_images=np.zeros((12, 4, 5, 3), bool)), "dtype bool; give uint8"),
-    (dict(train_images=np.zeros((12, 20), np.uint8)), r"got shape \[12, 20\]"),
-    (dict(train_images=np.zeros((12, 4, 5, 2), np.uint8)), r"got shape \[12, 4, 5, 2\]"),
-    (dict(train_images=np.zeros((12, 1, 4, 5, 3), np.uint8)), r"got shape \[12, 1, 4, 5, 3\]"),
-    (dict(train_images=np.zeros((0, 4, 5, 3), np.uint8)), "there are no images"),
-    (dict(train_images=np.zeros((11, 4, 5, 3), np.uint8)), "12 labels for 11 images"),
-    (dict(test_images=np.zeros((12, 5, 5, 3), np.uint8)), r"test images are \[5, 5, 3\]; all must have one size"),
+    ({"train_images": nan_images()}, r"\(train_images\): image 3 has NaN"),
+    ({"train_images": np.full((12, 4, 5, 3), np.inf)}, "image 0 has NaN or infinite pixels"),
+    ({"train_images": np.full((12, 4, 5, 3), 255.0)}, r"must lie in \[0, 1\], but range over \[255, 255\]"),
+    ({"test_images": np.full((12, 4, 5, 3), -0.1)}, r"\(test_images\): float images must lie in \[0, 1\]"),
+    ({"train_images": np.zeros((12, 4, 5, 3), np.int64)}, "dtype int64; give uint8"),
+    ({"train_images": np.zeros((12, 4, 5, 3), np.uint16)}, "dtype uint16; give uint8"),
+    ({"train_images": np.zeros((12, 4, 5, 3), bool)}, "dtype bool; give uint8"),
+    ({"train_images": np.zeros((12, 20), np.uint8)}, r"got shape \[12, 20\]"),
+    ({"train_images": np.zeros((12, 4, 5, 2), np.uint8)}, r"got shape \[12, 4, 5, 2\]"),
+    ({"train_images": np.zeros((12, 1, 4, 5, 3), np.uint8)}, r"got shape \[12, 1, 4, 5, 3\]"),
+    ({"train_images": np.zeros((0, 4, 5, 3), np.uint8)}, "there are no images"),
+    ({"train_images": np.zeros((11, 4, 5, 3), np.uint8)}, "12 labels for 11 images"),
     (
-        dict(val_images=np.zeros((2, 5, 5, 3), np.uint8), val_labels=np.zeros(2, int)),
+        {"test_images": np.zeros((12, 5, 5, 3), np.uint8)},
+        r"test images are \[5, 5, 3\]; all must have one size",
+    ),
+    (
+        {"val_images": np.zeros((2, 5, 5, 3), np.uint8), "val_labels": np.zeros(2, int)},
         r"\(val_images\): images are \[5, 5, 3\]",
     ),
-    (dict(val_images=np.zeros((2, 4, 5, 3), np.uint8)), "missing val_labels"),
-    (dict(train_labels=with_label(-1)), r"\(train_labels\): label -1 of image 5 is out of range"),
-    (dict(test_labels=with_label(3)), r"label 3 of image 5 is out of range; the set has 3 classes, 0 .. 2"),
-    (dict(train_labels=with_label(9)), "labels go up to 9 but class 3 never occurs"),
-    (dict(train_labels=with_label(2**40)), f"label {2**40} is out of range"),
-    (dict(train_labels=with_label(3), class_names=np.array(["a", "b", "c"])), "label 3 of image 5 is out of range"),
-    (dict(train_labels=np.zeros(12, int), test_labels=np.zeros(12, int)), "all 12 training images belong to the one"),
-    (dict(train_labels=np.zeros((12, 14), int)), r"one label per image, \[n\] or \[n, 1\], got shape \[12, 14\]"),
-    (dict(train_labels=np.zeros(12)), "labels have dtype float64"),
-    (dict(test_images=None, test_labels=None), "missing test_images, test_labels"),
-    (dict(train_images=np.array([{}] * 12, object)), "cannot be read as an .npz file of plain arrays"),
+    ({"val_images": np.zeros((2, 4, 5, 3), np.uint8)}, "missing val_labels"),
+    ({"train_labels": with_label(-1)}, r"\(train_labels\): label -1 of image 5 is out of range"),
+    ({"test_labels": with_label(3)}, r"label 3 of image 5 is out of range; the set has 3 classes, 0 .. 2"),
+    ({"train_labels": with_label(9)}, "labels go up to 9 but class 3 never occurs"),
+    ({"train_labels": with_label(2**40)}, f"label {2**40} is out of range"),
+    (
+        {"train_labels": with_label(3), "class_names": np.array(["a", "b", "c"])},
+        "label 3 of image 5 is out of range",
+    ),
+    (
+        {"train_labels": np.zeros(12, int), "test_labels": np.zeros(12, int)},
+        "all 12 training images belong to the one",
+    ),
+    (
+        {"train_labels": np.zeros((12, 14), int)},
+        r"one label per image, \[n\] or \[n, 1\], got shape \[12, 14\]",
+    ),
+    ({"train_labels": np.zeros(12)}, "labels have dtype float64"),
+    ({"test_images": None, "test_labels": None}, "missing test_images, test_labels"),
+    ({"train_images": np.array([{}] * 12, object)}, "cannot be read as an .npz file of plain arrays"),
 ]
 
 
@@ -128,7 +140,7 @@ def flipped(content):
 def test_damaged_files_are_refused(tmp_path, damage_fn):
     path = write(tmp_path)
     path.write_bytes(damage_fn(path.read_bytes()))
-    with pytest.raises(ValueError, match="cannot be read|damaged") as caught:
+    with pytest.raises(ValueError, match=r"cannot be read|damaged") as caught:
         load(f"npz:{path}")
     assert str(path) in str(caught.value)
 

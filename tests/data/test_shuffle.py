@@ -36,7 +36,7 @@ def test_places_are_uniform(n):
     counts = np.zeros((n, n))
     np.add.at(counts, (place, index), 1)
     chi2 = ((counts - epochs / n) ** 2 / (epochs / n)).sum()
-    # Doubly stochastic counts leave (n-1)^2 degrees of freedom, and vary by n/(n-1) more than independent ones.
+    # Doubly stochastic counts have (n-1)^2 degrees of freedom and n/(n-1) the variance of independent ones.
     probability = stats.chi2.sf(chi2 * (n - 1) / n, (n - 1) ** 2)
     assert 1e-3 < probability < 1 - 1e-3
 
@@ -44,7 +44,9 @@ def test_places_are_uniform(n):
 def test_all_permutations_of_four_are_equally_frequent():
     epochs = 12_000
     epoch, place = np.divmod(np.arange(4 * epochs), 4)
-    index = np.asarray(shuffled_index(jax.random.key(3), jnp.asarray(epoch), jnp.asarray(place), 4)).reshape(-1, 4)
+    index = np.asarray(shuffled_index(jax.random.key(3), jnp.asarray(epoch), jnp.asarray(place), 4)).reshape(
+        -1, 4
+    )
     counts = np.unique(index @ np.array([64, 16, 4, 1]), return_counts=True)[1]
     assert len(counts) == 24
     assert stats.chisquare(counts).pvalue > 1e-3

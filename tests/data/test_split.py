@@ -34,10 +34,14 @@ def test_parts_are_disjoint_and_complete(selection):
 def test_labels_of_unlabelled_images_are_nowhere_in_the_split():
     """A marker class for the unlabelled: it is found in no array of the split."""
     train = make_train()
-    indices = split(train, num_labelled=30, num_validation=20, selection="first", seed=1).indices["unlabelled"]
+    indices = split(train, num_labelled=30, num_validation=20, selection="first", seed=1).indices[
+        "unlabelled"
+    ]
     labels = train.labels.copy()
     labels[indices] = 77_777
-    parts = split(ImageSet(train.images, labels), num_labelled=30, num_validation=20, selection="first", seed=1)
+    parts = split(
+        ImageSet(train.images, labels), num_labelled=30, num_validation=20, selection="first", seed=1
+    )
     np.testing.assert_array_equal(parts.indices["unlabelled"], indices)
     leaves = jax.tree.leaves(parts)
     assert len(leaves) == 8
@@ -48,7 +52,9 @@ def test_labels_of_unlabelled_images_are_nowhere_in_the_split():
 
 
 def test_first_is_first():
-    parts = split(make_train(), num_labelled=30, num_unlabelled=50, num_validation=7, selection="first", seed=3)
+    parts = split(
+        make_train(), num_labelled=30, num_unlabelled=50, num_validation=7, selection="first", seed=3
+    )
     np.testing.assert_array_equal(parts.indices["labelled"], np.arange(30))
     assert len(parts.unlabelled) == 50
     assert len(parts.validation.labels) == 7
@@ -70,9 +76,9 @@ def test_the_seed_decides_and_growing_sets_are_nested():
 
     def chosen(seed, num_unlabelled):
         return set(
-            split(train, num_labelled=20, num_unlabelled=num_unlabelled, num_validation=10, seed=seed).indices[
-                "unlabelled"
-            ]
+            split(
+                train, num_labelled=20, num_unlabelled=num_unlabelled, num_validation=10, seed=seed
+            ).indices["unlabelled"]
         )
 
     assert chosen(0, 50) == chosen(0, 50) != chosen(1, 50)
@@ -94,13 +100,16 @@ def test_lazy_images_are_split_without_reading():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(num_labelled=201), "has 200 images, but num_labelled=201"),
-        (dict(num_labelled=100, num_unlabelled=100, num_validation=1), "= 201 are asked for"),
-        (dict(num_labelled=0), "num_labelled >= 1"),
-        (dict(num_labelled=10, num_validation=-1), "num_validation >= 0"),
-        (dict(num_labelled=10, num_unlabelled=-1), "num_unlabelled >= 0"),
-        (dict(num_labelled=4, selection="stratified"), "num_labelled=4 for 5 classes"),
-        (dict(num_labelled=10, selection="best"), "Unknown selection 'best'. Known: first, random, stratified"),
+        ({"num_labelled": 201}, "has 200 images, but num_labelled=201"),
+        ({"num_labelled": 100, "num_unlabelled": 100, "num_validation": 1}, "= 201 are asked for"),
+        ({"num_labelled": 0}, "num_labelled >= 1"),
+        ({"num_labelled": 10, "num_validation": -1}, "num_validation >= 0"),
+        ({"num_labelled": 10, "num_unlabelled": -1}, "num_unlabelled >= 0"),
+        ({"num_labelled": 4, "selection": "stratified"}, "num_labelled=4 for 5 classes"),
+        (
+            {"num_labelled": 10, "selection": "best"},
+            "Unknown selection 'best'. Known: first, random, stratified",
+        ),
     ],
 )
 def test_bad_arguments(arguments, message):
