@@ -1,6 +1,5 @@
 """One row or more for every registered attack, small: the shared tests walk this table."""
 
-
 from typing import NamedTuple
 
 from jaxrobust.attacks import (

@@ -90,7 +90,9 @@ def test_equal_keys_give_equal_bits(row):
 def test_a_batch_of_1_gives_what_the_row_gives_in_a_batch(row):
     together = compiled(row.attack)(PARAMS, KEYS, EXAMPLE)
     for i in range(2):
-        alone = compiled(row.attack)(PARAMS, KEYS[i : i + 1], jax.tree.map(lambda a, i=i: a[i : i + 1], EXAMPLE))
+        alone = compiled(row.attack)(
+            PARAMS, KEYS[i : i + 1], jax.tree.map(lambda a, i=i: a[i : i + 1], EXAMPLE)
+        )
         assert_same(alone, jax.tree.map(lambda a, i=i: a[i : i + 1], together))
 
 
@@ -116,7 +118,9 @@ def test_without_jit_it_gives_the_same(row):
 
 @ROWS
 def test_outside_of_jit_it_gives_the_same(row):
-    assert_same(run(row.attack, PARAMS, KEYS, EXAMPLE), compiled(row.attack)(PARAMS, KEYS, EXAMPLE), atol=1e-4)
+    assert_same(
+        run(row.attack, PARAMS, KEYS, EXAMPLE), compiled(row.attack)(PARAMS, KEYS, EXAMPLE), atol=1e-4
+    )
 
 
 @ROWS

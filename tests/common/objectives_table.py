@@ -1,0 +1,92 @@
+"""One row per objective: how to build it from an attack, and what it does with its parts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.objectives import AT, RT, SRT, Standard
+from jaxrobust.types import Array, Attack, AttackResult, Batch, Example, Model, Objective, Outputs, ScoreFn
+
+
+class Row(NamedTuple):
+    """`make(attack)` builds the objective; `metrics` are the names it must report.
+
+    `unlabelled`: whether the loss depends on the unlabelled images.
+    """
+
+    make: Callable[[Attack], Objective]
+    metrics: frozenset[str]
+    unlabelled: bool
+
+
+_ROBUST = frozenset({"loss", "standard_loss", "robust_loss", "accuracy", "agreement"})
+
+OBJECTIVES_TABLE: Mapping[str, Row] = {
+    "standard": Row(lambda attack: Standard(), frozenset({"loss", "standard_loss", "accuracy"}), False),
+    "at": Row(lambda attack: AT(attack=attack), frozenset({"loss", "adversarial_accuracy"}), False),
+    "rt": Row(lambda attack: RT(attack=attack, lam=0.7), _ROBUST, False),
+    "srt": Row(lambda attack: SRT(attack=attack, lam=0.7), _ROBUST, True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """An attack whose answer is known: x + amount, plus noise from the row's key; no search."""
+
+    amount: Any = 0.1
+    noise: float = 0.0
+
+    def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
+        """Shifts every image."""
+        shape = example.image.shape[1:]
+        noise = jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
+        image = example.image + self.amount + self.noise * noise
+        target = example.target if example.target.ndim == 1 else jnp.argmax(example.target, -1)
+        found = jnp.argmax(score_fn(image, example), -1) != target
+        return AttackResult(image, image - example.image, found, jnp.ones(image.shape[0]))
+
+    def scaled(self, factor: float | Array) -> "Shift":
+        """A shift of another length."""
+        return replace(self, amount=self.amount * factor)
+
+
+SHAPE = (2, 2, 1)
+CLASSES = 3
+
+
+def _init(key: Array) -> tuple[Any, Any]:
+    kernel = jax.random.normal(key, (4, CLASSES))
+    return {"kernel": kernel}, {"passes": jnp.zeros(()), "rows": jnp.zeros(())}
+
+
+def _apply(params, stats, x, *, train, keys=None, axis_name=None):
+    """Logits x W; in train mode times a factor from the row's key, and the statistics count passes and rows."""
+    logits = x.reshape(x.shape[0], -1) @ params["kernel"]
+    if not train:
+        return Outputs(logits), stats
+    logits = logits * jax.vmap(lambda key: jax.random.uniform(key, (), minval=0.5, maxval=1.5))(keys)[:, None]
+    return Outputs(logits), {"passes": stats["passes"] + 1.0, "rows": stats["rows"] + x.shape[0]}
+
+
+LINEAR = Model(_init, _apply, SHAPE, CLASSES)
+
+
+def plain_apply(params, stats, x, *, train, keys=None, axis_name=None):
+    """Logits x W in both modes, for losses by hand."""
+    return Outputs(x.reshape(x.shape[0], -1) @ params["kernel"]), stats
+
+
+PLAIN = Model(_init, plain_apply, SHAPE, CLASSES)
+
+
+def batch(num_labelled: int = 4, num_unlabelled: int = 8, seed: int = 0) -> Batch:
+    """Random images in [0, 1]."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    return Batch(
+        image=jax.random.uniform(keys[0], (num_labelled, *SHAPE)),
+        label=jax.random.randint(keys[1], (num_labelled,), 0, CLASSES),
+        unlabelled=jax.random.uniform(keys[2], (num_unlabelled, *SHAPE)),
+    )
