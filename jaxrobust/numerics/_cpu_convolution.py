@@ -2,11 +2,11 @@
 
 Three rules, each measured (benchmarks/step_times.py):
 
-- every convolution is written in the canonical layout (NHWC, HWIO): XLA rewrites other layouts to it at the top
-  level of a program only, so that a gradient from autodiff runs ten times slower inside a loop;
+- every convolution is written in the canonical layout (NHWC, HWIO): XLA rewrites other layouts to it at the
+  top level of a program only, so that a gradient from autodiff runs ten times slower inside a loop;
 - the kernel's gradient contracts over a block of images at a time, whose transposes stay in the cache;
-- with up to three input channels (the image itself) a convolution is arithmetic on shifted copies, not a matrix
-  product.
+- with up to three input channels (the image itself) a convolution is arithmetic on shifted copies, not a
+  matrix product.
 
 `pads` is ((top, bottom), (left, right)); arrays are of one floating dtype, at least float32.
 """
@@ -37,7 +37,7 @@ def _is_on_image(channels: int, strides: Strides) -> bool:
 
 
 def _taps(x: Array, kernel_shape: tuple[int, ...], pads: Pads) -> list[Array]:
-    """The shifted copies `[b, h', w', c]` of the padded images, one per position in the kernel, row by row."""
+    """The shifted copies `[b, h', w', c]` of the padded images, one per place in the kernel, row by row."""
     kh, kw = kernel_shape[:2]
     x = _pad(x, (*pads[0], 0), (*pads[1], 0))
     h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1

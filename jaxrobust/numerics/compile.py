@@ -17,7 +17,7 @@ def _accepted(name: str, value: Any) -> bool:
     argument = jax.ShapeDtypeStruct((), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(device))
     try:
         jax.jit(lambda x: x + 1, compiler_options={name: value}).lower(argument).compile()
-    except Exception:  # noqa: BLE001  the kind of error differs between versions of JAX
+    except Exception:  # its kind differs between versions of JAX
         return False
     return True
 
@@ -34,18 +34,51 @@ def cpu_options() -> dict[str, Any] | None:
     return dict(_probed()) or None
 
 
-def jit(fn: Callable, **jit_options: Any) -> Callable:
+class Jitted:
+    """A jitted function that takes the options where it is outermost; JAX refuses options within a trace."""
+
+    def __init__(self, fn: Callable, outermost: Any, nested: Any):
+        functools.update_wrapper(self, fn, updated=())
+        self._outermost = outermost
+        self._nested = nested
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            return self._nested(*args, **kwargs)
+        try:
+            return self._outermost(*args, **kwargs)
+        except ValueError as error:
+            # Called within a trace, but on concrete arguments.
+            if "top-level" not in str(error) or "compiler_options" not in str(error):
+                raise
+        return self._nested(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        return self._outermost.lower(*args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
+        return self._outermost.trace(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._outermost, name)
+
+
+def jit(fn: Callable, **jit_options: Any) -> Any:
     """`jax.jit` with `cpu_options()`; every top-level jit of the library goes through here.
+
+    Within another trace (jit, grad, vmap) it is plain `jax.jit`: the outermost program's options hold.
 
     Args:
         fn: the function to compile.
-        **jit_options: options of `jax.jit`, passed on; `compiler_options` given here win.
+        **jit_options: options of `jax.jit`, passed on; `compiler_options` given here win over ours.
 
     Returns:
-        The jitted function.
+        The jitted function, with `lower` and `trace`.
 
     >>> int(jit(lambda x: x + 1)(1))
     2
     """
     options = {**(cpu_options() or {}), **(jit_options.pop("compiler_options", None) or {})}
-    return jax.jit(fn, compiler_options=options or None, **jit_options)
+    if not options:
+        return jax.jit(fn, **jit_options)
+    return Jitted(fn, jax.jit(fn, compiler_options=options, **jit_options), jax.jit(fn, **jit_options))

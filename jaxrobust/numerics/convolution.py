@@ -1,4 +1,4 @@
-"""Two-dimensional convolution that is fast on CPU in both directions and inside loops; lax's own elsewhere."""
+"""Convolution of images that is fast on CPU in both directions and inside loops; lax's own elsewhere."""
 
 import functools
 
@@ -21,16 +21,16 @@ def conv2d(
 
     y[b, i, j, o] = sum_{p, q, c} x[b, s_h i + p - top, s_w j + q - left, c] kernel[p, q, c, o]
 
-    On CPU its value and both gradients take the forms of `_cpu_convolution`, several times faster than lax's
-    inside loops, best under `numerics.compile.jit`; on GPU and TPU they are lax's. Which is decided when the
-    program is lowered, so one trace serves `jax.export` for every platform.
+    On CPU its value and both gradients take the forms of `_cpu_convolution`, several times faster than
+    lax's inside loops, best under `numerics.compile.jit`; on GPU and TPU they are lax's. Which is decided
+    when the program is lowered, so one trace serves `jax.export` for every platform.
 
-    Gradients are a custom reverse rule: `jax.grad` and `jax.vjp` work, `jax.vmap` too; forward mode (`jax.jvp`)
-    is refused by JAX, and with it second derivatives by forward over reverse.
+    Gradients are a custom reverse rule: `jax.grad`, `jax.vjp` and `jax.vmap` work; forward mode (`jax.jvp`)
+    is refused by JAX, and second derivatives are not supported.
 
     Args:
         x: images `[b, h, w, c]`.
-        kernel: `[kh, kw, c, o]`, of the dtype of x. Below float32 the CPU computes in float32 and rounds once.
+        kernel: `[kh, kw, c, o]`, of the dtype of x. The CPU computes in float32 at least and rounds once.
         strides: in pixels, both at least 1.
         padding: "VALID", "SAME", or ((top, bottom), (left, right)) in pixels.
 
@@ -50,7 +50,7 @@ def conv2d(
         )
     if x.dtype != kernel.dtype or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
-            f"Expected images and kernel of one floating dtype, got {x.dtype} and {kernel.dtype}. Cast one of them."
+            f"Expected images and kernel of one floating dtype, got {x.dtype} and {kernel.dtype}. Cast one."
         )
     strides = tuple(int(s) for s in strides)
     return _conv2d(strides, _pads(x.shape[1:3], kernel.shape[:2], strides, padding), x, kernel)

@@ -1,11 +1,13 @@
 """Losses of classification, one value per row, larger is worse for the model; all work in log space.
 
-A target is an integer class `[b]` or a distribution `[b, k]`.
+A target is an integer class `[b]` or a distribution `[b, k]`. Inside jit nothing can be raised for a class
+out of range: its loss is NaN, so that it is seen; `check_labels` raises on the host.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxrobust.types import Array
 
@@ -18,10 +20,16 @@ def _is_class(target: Array) -> bool:
     return jnp.issubdtype(jnp.result_type(target), jnp.integer)
 
 
+def _one_hot(label: Array, num_classes: int) -> Array:
+    """`[b, k]`; NaN in the rows of labels out of range."""
+    known = (label >= 0) & (label < num_classes)
+    return jnp.where(known[..., None], jax.nn.one_hot(label, num_classes, dtype=jnp.float32), jnp.nan)
+
+
 def _distribution(logits: Array, target: Array) -> Array:
     """The target as a distribution; a class becomes one-hot."""
     if _is_class(target):
-        return jax.nn.one_hot(target, logits.shape[-1], dtype=jnp.float32)
+        return _one_hot(target, logits.shape[-1])
     return target.astype(jnp.float32)
 
 
@@ -33,9 +41,8 @@ def cross_entropy(logits: Array, target: Array) -> Array:
         target: classes `[b]` or distributions `[b, k]`.
 
     Returns:
-        float32 `[b]`. A class out of range counts as an empty target, of loss 0: see `check_labels`.
+        float32 `[b]`; its gradient, softmax(z) - t, is finite however large the logits.
 
-    >>> import jax.numpy as jnp
     >>> float(cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))[0])  # log 4
     1.3862943649291992
     """
@@ -43,55 +50,76 @@ def cross_entropy(logits: Array, target: Array) -> Array:
 
 
 def kl(logits: Array, target: Array) -> Array:
-    """KL(t || softmax(z)) = sum_j t_j (log t_j - log softmax(z)_j), with 0 log 0 = 0 (TRADES, arXiv 1901.08573).
+    """KL(t || softmax(z)) = sum_j t_j (log t_j - log softmax(z)_j), 0 log 0 = 0 (TRADES, arXiv 1901.08573).
 
     Args:
         logits: `[b, k]`.
-        target: classes `[b]` or distributions `[b, k]`.
+        target: classes `[b]` or distributions `[b, k]`; differentiable in both arguments.
 
     Returns:
         float32 `[b]`, >= 0 up to rounding.
+
+    >>> float(kl(jnp.zeros((1, 4)), jnp.array([2]))[0])  # log 4
+    1.3862943649291992
     """
     target = _distribution(logits, target)
-    positive = target > 0
-    log_target = jnp.log(jnp.where(positive, target, 1))
+    log_target = jnp.log(jnp.where(target > 0, target, 1))
     return jnp.sum(target * (log_target - _log_probabilities(logits)), axis=-1)
 
 
 def margin(logits: Array, target: Array) -> Array:
-    """The largest other logit less the target's: max_{j != y} z_j - z_y (Carlini and Wagner, arXiv 1608.04644).
+    """The largest other logit less the target's: max_{j != y} z_j - z_y (Carlini, Wagner, arXiv 1608.04644).
 
     Args:
         logits: `[b, k]`, k >= 2.
         target: classes `[b]`, or distributions `[b, k]`, of which the argmax is taken.
 
     Returns:
-        float32 `[b]`; positive where the target's class is not the prediction.
+        float32 `[b]`; positive where the target's class is not the prediction. The gradient is the difference
+        of two unit vectors (of averages of them where other logits tie).
+
+    >>> float(margin(jnp.array([[1.0, 5.0, 3.0]]), jnp.array([1]))[0])
+    -2.0
     """
     label = target if _is_class(target) else jnp.argmax(target, axis=-1)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    is_target = jnp.arange(logits.shape[-1]) == label[..., None]
-    other = jnp.max(jnp.where(is_target, -jnp.inf, logits), axis=-1)
-    return other - jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
+    one_hot = _one_hot(label, logits.shape[-1])
+    other = jnp.max(jnp.where(one_hot > 0, -jnp.inf, logits), axis=-1)
+    # A sum, not an index, so that a label out of range gives NaN and not another class.
+    return other - jnp.sum(logits * one_hot, axis=-1)
 
 
 LOSSES = {"cross_entropy": cross_entropy, "kl": kl, "margin": margin}
 
 
 def mean(values: Array) -> Array:
-    """sum / max(count, 1): an empty stream gives 0, not NaN."""
+    """sum / max(count, 1): an empty stream gives 0, not NaN.
+
+    >>> float(mean(jnp.zeros(0)))
+    0.0
+    """
     return jnp.sum(values) / max(values.size, 1)
 
 
-def check_labels(labels, num_classes: int) -> None:
-    """Raises ValueError unless every label is an integer in [0, num_classes); on the host, before compilation."""
+def check_labels(labels: ArrayLike, num_classes: int) -> None:
+    """Checks on the host, before compilation, that every label is an integer in [0, num_classes).
+
+    Args:
+        labels: any shape.
+        num_classes: k.
+
+    Raises:
+        ValueError: names the first wrong label, its row and how many there are.
+
+    >>> check_labels([0, 9], 10)
+    """
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"Expected integer labels, got dtype {labels.dtype}. Convert them to int32.")
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:
-        first = wrong[0]
+        value = labels.ravel()[wrong[0]]
         raise ValueError(
-            f"Expected labels in [0, {num_classes - 1}], got {labels.ravel()[first]} in row {first} "
+            f"Expected labels in [0, {num_classes - 1}], got {value} in row {wrong[0]} "
             f"({wrong.size} of {labels.size} are out of range). Check the number of classes."
         )

@@ -3,13 +3,22 @@
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from jaxrobust import _validate
 
 
-def accuracy(logits, labels) -> float:
-    """The share of rows whose largest logit is the label's; NaN for no rows."""
+def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The share of rows whose largest logit is the label's; NaN for no rows.
+
+    Args:
+        logits: `[n, k]`.
+        labels: int `[n]`.
+
+    >>> accuracy([[0.0, 1.0], [2.0, 1.0]], [1, 1])
+    0.5
+    """
     logits, labels = np.asarray(logits), np.asarray(labels)
     return float(np.mean(np.argmax(logits, axis=-1) == labels)) if labels.size else math.nan
 
@@ -27,12 +36,16 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     Returns:
         (low, high) in [0, 1]; (0, 1) for n = 0.
 
+    Raises:
+        ValueError: successes or confidence out of range.
+
     >>> low, high = wilson_interval(90, 100)
     >>> round(low, 3), round(high, 3)
     (0.826, 0.945)
     """
     _validate.within("successes", successes, 0, n)
-    _validate.positive("confidence", confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"Expected 0 < confidence < 1, got confidence={confidence}. Use 0.95 for 95%.")
     if n == 0:
         return 0.0, 1.0
     z = float(stats.norm.ppf(0.5 + confidence / 2))

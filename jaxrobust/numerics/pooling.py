@@ -12,8 +12,8 @@ from jaxrobust.types import Array
 def max_pool(x: Array, *, window: tuple[int, int] = (2, 2)) -> Array:
     """The maximum over windows, with stride = window and no padding; rows and columns left over are cut off.
 
-    Ties: the gradient goes to the first maximum of a window, row by row, as in PyTorch; the value's gradient is
-    never counted twice, which matters on flat backgrounds, where whole windows tie. A NaN in a window gives NaN.
+    Ties: the gradient goes to the first maximum of a window, row by row, as in PyTorch. It is never counted
+    twice, which matters on flat backgrounds, where whole windows tie. A NaN in a window gives NaN.
 
     `relu(max_pool(x))` equals `max_pool(relu(x))`, gradients included, with a quarter of the arithmetic.
 

@@ -1,0 +1,95 @@
+"""Closed forms of the losses and of their gradients; large gaps; labels out of range."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from jaxrobust.numerics import losses
+
+LOGITS = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, 2.5]], np.float32)
+LABELS = np.array([2, 1])
+SOFT = np.array([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]], np.float32)
+
+
+def grad(loss_fn, logits, target):
+    return jax.grad(lambda z: loss_fn(z, jnp.asarray(target)).sum())(jnp.asarray(logits))
+
+
+def test_cross_entropy_is_scipys():
+    log_p = special.log_softmax(LOGITS, axis=-1)
+    np.testing.assert_allclose(losses.cross_entropy(LOGITS, LABELS), -log_p[[0, 1], LABELS], rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.cross_entropy(jnp.asarray(LOGITS), jnp.asarray(SOFT)), -(SOFT * log_p).sum(-1), rtol=1e-6
+    )
+
+
+def test_cross_entropys_gradient_is_softmax_less_target():
+    p = special.softmax(LOGITS, axis=-1)
+    np.testing.assert_allclose(grad(losses.cross_entropy, LOGITS, LABELS), p - np.eye(3)[LABELS], atol=1e-6)
+    np.testing.assert_allclose(grad(losses.cross_entropy, LOGITS, SOFT), p - SOFT, atol=1e-6)
+
+
+def test_kl_is_scipys_entropy_and_zero_at_the_target():
+    expected = [stats.entropy(t, p) for t, p in zip(SOFT, special.softmax(LOGITS, axis=-1))]
+    np.testing.assert_allclose(losses.kl(jnp.asarray(LOGITS), jnp.asarray(SOFT)), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.kl(jnp.asarray(LOGITS), jax.nn.softmax(LOGITS)), 0, atol=1e-6)
+
+
+def test_kl_to_a_class_is_cross_entropy():
+    ce = losses.cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABELS))
+    np.testing.assert_allclose(losses.kl(jnp.asarray(LOGITS), jnp.asarray(LABELS)), ce, rtol=1e-6)
+
+
+def test_kl_is_differentiable_in_a_target_with_zeros():
+    gradient = jax.grad(lambda t: losses.kl(jnp.asarray(LOGITS), t).sum())(jnp.asarray(SOFT))
+    assert np.isfinite(gradient).all()
+
+
+def test_margin_and_its_gradient():
+    np.testing.assert_allclose(losses.margin(LOGITS, LABELS), [0.5, -0.5])
+    np.testing.assert_array_equal(grad(losses.margin, LOGITS, LABELS), [[1, 0, -1], [0, -1, 1]])
+
+
+def test_margin_takes_the_argmax_of_a_distribution():
+    np.testing.assert_allclose(losses.margin(jnp.asarray(LOGITS), jnp.asarray(SOFT)), [0.5, -0.5])
+
+
+def test_margins_gradient_averages_over_ties():
+    np.testing.assert_array_equal(grad(losses.margin, [[1.0, 1.0, 0.0]], [2]), [[0.5, 0.5, -1]])
+
+
+@pytest.mark.parametrize("loss_fn", losses.LOSSES.values(), ids=losses.LOSSES.keys())
+@pytest.mark.parametrize("target", [[0], [[0.5, 0.5, 0.0]]], ids=["class", "distribution"])
+def test_a_gap_of_ten_thousand_stays_finite(loss_fn, target):
+    logits = jnp.array([[0.0, 1e4, -1e4]])
+    assert np.isfinite(loss_fn(logits, jnp.asarray(target))).all()
+    assert np.isfinite(grad(loss_fn, logits, target)).all()
+
+
+@pytest.mark.parametrize("loss_fn", losses.LOSSES.values(), ids=losses.LOSSES.keys())
+@pytest.mark.parametrize("label", [-1, 3, 15])
+def test_a_label_out_of_range_is_nan_in_its_row_only(loss_fn, label):
+    values = jax.jit(loss_fn)(LOGITS, jnp.array([label, 1]))
+    assert np.isnan(values).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("loss_fn", losses.LOSSES.values(), ids=losses.LOSSES.keys())
+def test_bfloat16_logits_give_float32_losses(loss_fn):
+    assert loss_fn(jnp.asarray(LOGITS, jnp.bfloat16), jnp.asarray(LABELS)).dtype == jnp.float32
+
+
+def test_mean_of_nothing_is_zero_with_a_zero_gradient():
+    assert float(losses.mean(jnp.zeros(0))) == 0
+    assert float(losses.mean(jnp.array([1.0, 2.0, 6.0]))) == 3
+    assert jax.grad(losses.mean)(jnp.zeros(0)).shape == (0,)
+
+
+def test_check_labels_names_value_row_and_cure():
+    losses.check_labels(np.arange(10), 10)
+    losses.check_labels(np.zeros(0, int), 10)
+    with pytest.raises(ValueError, match=r"\[0, 9\], got 15 in row 2 \(2 of 4 .* number of classes"):
+        losses.check_labels([1, 2, 15, -1], 10)
+    with pytest.raises(ValueError, match="dtype float64"):
+        losses.check_labels([0.5], 10)
