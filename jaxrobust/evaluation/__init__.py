@@ -1,6 +1,6 @@
 """Evaluation: risks under attack, trust checks, accuracy against radius, and the report that shows them."""
 
-from jaxrobust.evaluation._types import Curve, EvalAttack, Level, Report, Sample, Seen, Verdict
+from jaxrobust.evaluation._types import CLEAN, WORST, Curve, EvalAttack, Level, Report, Sample, Seen, Verdict
 from jaxrobust.evaluation.curves import accuracy_curve
 from jaxrobust.evaluation.report import Paths, write_report
 from jaxrobust.evaluation.robust import evaluate
@@ -13,9 +13,11 @@ SUITE_NAMES = tuple(entry.title for entry in SUITE.values())
 
 __all__ = [
     "CHECKS",
+    "CLEAN",
     "SUITE",
     "SUITE_NAMES",
     "THREATS",
+    "WORST",
     "Curve",
     "EvalAttack",
     "Level",

@@ -1,7 +1,7 @@
 """Attacks in fixed shapes: rows are gathered on the host, padded to one batch size, and judged by the model.
 
-Two compiled programs serve everything: `_attack`, one per attack and model shape, and `_predict`, one per model
-shape. Parameters and the radius are arguments, so other weights, radii and subsets never compile again.
+Two compiled programs serve everything: `_attack`, one per attack and model shape, and `_predict`, one per
+model shape. Parameters and the radius are arguments: other weights, radii and subsets never compile again.
 """
 
 import functools
@@ -41,7 +41,7 @@ def _predict(apply_fn, params, stats, images):
 
 # Made at first use: reading the backend at import would come before jax.distributed.initialize.
 @functools.cache
-def _programs() -> tuple[Callable, Callable]:
+def _programs() -> tuple[Any, Any]:
     return jit(_attack, static_argnums=(0, 1)), jit(_predict, static_argnums=0)
 
 
@@ -71,7 +71,7 @@ class Subject(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """The model's answers, row by row: logits `[m, k]`, class, its probability, and whether all logits are finite."""
+    """The model's answers by row: logits `[m, k]`, class, its probability, whether all logits are finite."""
 
     logits: np.ndarray
     prediction: np.ndarray
@@ -84,7 +84,7 @@ class Predictions(NamedTuple):
 
 
 class Attacked(NamedTuple):
-    """One attack on some rows of a subject: images, the model's answers to them and to their 8-bit roundings."""
+    """One attack on some rows: images, the model's answers to them and to their 8-bit roundings."""
 
     image: np.ndarray
     distance: np.ndarray
@@ -105,7 +105,7 @@ def subject(model: Model, params, stats, images, labels, *, batch_size: int, see
     _validate.at_least("seed", seed, 0)
     labels = np.asarray(labels)
     if len(images) == 0:
-        raise ValueError("Expected at least one image, got an empty set. Choose another split or a larger share.")
+        raise ValueError("Expected at least one image, got an empty set. Choose another split.")
     if labels.ndim != 1 or len(labels) != len(images):
         raise ValueError(f"Expected one label per image, got {len(images)} images and labels {labels.shape}.")
     losses.check_labels(labels, model.num_classes)
@@ -123,11 +123,11 @@ def check_images(images, image_shape: tuple[int, ...]) -> None:
     if dtype == np.uint8:
         return
     if not np.issubdtype(dtype, np.floating):
-        raise ValueError(f"Expected uint8 or float images, got {dtype}. Convert to uint8, or to float in [0, 1].")
+        raise ValueError(f"Expected uint8 or float images, got {dtype}. Convert to float in [0, 1].")
     low, high = float(np.min(images)), float(np.max(images))
     if not (low >= -PIXEL_TOLERANCE and high <= 1 + PIXEL_TOLERANCE):
         raise ValueError(
-            f"Expected pixels in [0, 1], got [{low:g}, {high:g}]. Pass raw pixels (uint8, or divided by 255): "
+            f"Expected pixels in [0, 1], got [{low:g}, {high:g}]. Pass raw pixels (uint8, or over 255): "
             "normalisation belongs inside the model, or eps means something else."
         )
 
@@ -192,7 +192,7 @@ def run_attack(
     factor: float = 1.0,
     progress_fn: Callable[[str, int, int], None] | None = None,
 ) -> Attacked:
-    """Attacks the rows `index` of the set towards other than `targets`; row i draws from fold_in(key, i) only."""
+    """Attacks the rows `index` of the set, away from `targets`; row i draws from fold_in(key, i) only."""
     program, _ = _programs()
     key, compiled_before = attack_key(s.seed, name), program._cache_size()
     images, distances, times = [], [], []
@@ -216,6 +216,5 @@ def run_attack(
     # The first batch also waited for the compiler; the others tell the speed where there are any.
     timed = times[1:] if compiled and len(times) > 1 else times
     rate = sum(c for _, c in timed) / max(sum(t for t, _ in timed), 1e-9)
-    return Attacked(
-        image, distance, predict(s, image), predict(s, to_8bit(image)), seconds, rate if times else 0.0, compiled
-    )
+    seen, seen_8bit = predict(s, image), predict(s, to_8bit(image))
+    return Attacked(image, distance, seen, seen_8bit, seconds, rate if times else 0.0, compiled)

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from jaxrobust.evaluation import _pictures
-from jaxrobust.evaluation._types import WORST, Curve, Report
+from jaxrobust.evaluation._types import WORST, Curve, Report, Seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Panel:
 
 
 def panels(reports: Sequence[Report]) -> list[Panel]:
-    """With several models a panel per attack and a line per model; with one, a panel with a line per attack."""
+    """Several models: a panel per attack, a line per model. One model: a panel with a line per attack."""
     if len(reports) == 1:
         lines = tuple((curve.attack, curve) for curve in reports[0].curves)
         return [Panel(title=str(reports[0].meta["model"]), lines=lines)] if lines else []
@@ -77,7 +78,9 @@ def draw(axes: Axes, panel: Panel, ink: Ink) -> None:
     for at, (label, curve) in enumerate(panel.lines):
         colour = ink.lines[at % len(ink.lines)]
         x = np.array(curve.factors) * (eps or 1.0)
-        axes.fill_between(x, 100 * np.array(curve.low), 100 * np.array(curve.high), color=colour, alpha=0.15, lw=0)
+        axes.fill_between(
+            x, 100 * np.array(curve.low), 100 * np.array(curve.high), color=colour, alpha=0.15, lw=0
+        )
         axes.plot(
             x,
             100 * np.array(curve.accuracy),
@@ -146,29 +149,34 @@ def _draw_table(axes: Axes, reports: Sequence[Report], names: list[str]) -> None
             axes.text(x, y, f"{100 * row['accuracy']:.1f}  {interval}", ha="right", va="center",
                       weight="bold" if bold else "normal")  # fmt: skip
     right = 1.0 if len(reports) > 1 else 0.64
-    for y, width in ((-0.55, 1.3), (0.5, 0.7), (len(names) - 0.5, 0.4), (len(names) + 0.55, 1.3)):
-        axes.plot([0, right], [y, y], color=LIGHT.text, linewidth=width, clip_on=False)
+    for height, width in ((-0.55, 1.3), (0.5, 0.7), (len(names) - 0.5, 0.4), (len(names) + 0.55, 1.3)):
+        axes.plot([0, right], [height, height], color=LIGHT.text, linewidth=width, clip_on=False)
 
 
 def _draw_gallery(figure, report: Report, names: list[str]) -> None:
-    """Columns are images; the first row is clean, then two rows per attack: attacked and magnified difference."""
+    """A column per image; a clean row, then two rows per attack: attacked, magnified difference."""
     class_names = report.meta["class_names"]
     grid = figure.subplots(1 + 2 * len(names), len(report.samples), squeeze=False)
     for column, sample in enumerate(report.samples):
-        pictures = [(sample.clean, _pictures.to_rgb(sample.clean.image))]
+        pictures: list[tuple[Seen | None, np.ndarray]] = [
+            (sample.clean, _pictures.to_rgb(sample.clean.image))
+        ]
         for name in names:
             seen = sample.attacked[name]
             gain = _pictures.gain(report, name)
-            pictures += [(seen, _pictures.to_rgb(seen.image)), (None, _pictures.difference(sample, name, gain))]
-        for axes, (seen, picture) in zip(grid[:, column], pictures):
+            pictures += [
+                (seen, _pictures.to_rgb(seen.image)),
+                (None, _pictures.difference(sample, name, gain)),
+            ]
+        for axes, (shown, picture) in zip(grid[:, column], pictures):
             axes.imshow(picture, interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-            if seen is not None:
-                wrong = seen.prediction != sample.label
+            if shown is not None:
+                wrong = shown.prediction != sample.label
                 mark = "✗ " if wrong else ""
-                title = f"{mark}{class_names[seen.prediction]} {100 * seen.confidence:.0f}%"
+                title = f"{mark}{class_names[shown.prediction]} {100 * shown.confidence:.0f}%"
                 axes.set_title(title, fontsize=7, pad=2, color=LIGHT.lines[1] if wrong else LIGHT.text)
     labels = ["clean"]
     for name in names:
@@ -188,11 +196,11 @@ def page_png(reports: Sequence[Report], title: str) -> bytes:
     heights.append(3.1 * rows_of_panels)
     heights.append(0.85 * (1 + 2 * len(attacked)) if attacked else 0)
     heights = [max(height, 0.01) for height in heights]
-    figure = Figure(figsize=(10, sum(heights) + 0.8), layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(rect=(0.02, 0.01, 0.96, 0.98))
+    figure = Figure(figsize=(10, sum(heights) + 0.8), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(rect=(0.02, 0.01, 0.96, 0.98))
     figure.suptitle(title, fontsize=14, weight="bold", color=LIGHT.text)
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights)
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_table(top.subplots(), reports, names)
     if shown:
         for axes, panel in zip(_panel_axes(middle, len(shown), rows_of_panels), shown):

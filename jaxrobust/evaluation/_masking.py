@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,17 +46,19 @@ def zero_gradients(view: View) -> Verdict:
     unit = "share of images without a gradient"
     if not len(view.right):
         return unmeasured("zero_gradients", unit, "the model has no image right.")
-    gradients = np.asarray(
-        _gradient_program()(view.subject.model.apply, view.subject.params, view.subject.stats, view.images, view.labels)
-    )
+    s, program = view.subject, _gradient_program()
+    gradients = np.asarray(program(s.model.apply, s.params, s.stats, view.images, view.labels))
     size = np.abs(gradients[view.right]).reshape(len(view.right), -1).max(axis=-1)
     share = float(np.mean(~(size > 0)))
     level = graded(share, 0.01, 0.1)
     advice = "The loss has a gradient at the images."
     if level != Level.OK:
         advice = (
-            f"For {share:.0%} of the images the gradient of the loss is zero or no number: gradient attacks are blind "
-            "there. Attack the margin loss (loss_fn=margin), pass a surrogate gradient (bpda), or use a black-box attack."
+            f"For {share:.0%} of the images the gradient of the loss is zero or no number: gradient "
+            "attacks are "
+            "blind there. Attack the margin loss (loss_fn=margin), pass a surrogate gradient (bpda), or "
+            "use a "
+            "black-box attack."
         )
     return verdict("zero_gradients", level, share, unit, advice)
 
@@ -66,9 +69,11 @@ def _ball(attack) -> float | None:
     return float(eps) if eps and getattr(attack, "steps", 0) and attack.steps >= 5 else None
 
 
-def _main_attack(view: View) -> tuple[str, PGD] | None:
-    """The iterative pixel attack with the most gradients, which the checks probe; None where there is none."""
-    found = [(name, entry.attack) for name, entry in view.attacks.items() if _ball(entry.attack)]
+def _main_attack(view: View) -> tuple[str, Any] | None:
+    """The iterative pixel attack with the most gradients, which the checks probe."""
+    found: list[tuple[str, Any]] = [
+        (name, entry.attack) for name, entry in view.attacks.items() if _ball(entry.attack)
+    ]
     return max(found, key=lambda item: item[1].steps * getattr(item[1], "restarts", 1), default=None)
 
 
@@ -88,11 +93,13 @@ def huge_radius(view: View) -> Verdict:
     accuracy, chance = float(stays.mean()), 1 / view.subject.model.num_classes
     unit = f"accuracy under {name} at a radius of {diameter:.3g}"
     if accuracy <= chance:
-        return verdict("huge_radius", Level.OK, accuracy, unit, "At a radius that reaches any image accuracy falls to chance or below.")  # fmt: skip
+        advice = "At a radius that reaches any image accuracy falls to chance or below."
+        return verdict("huge_radius", Level.OK, accuracy, unit, advice)
     surely = wilson_interval(int(stays.sum()), len(stays))[0] > chance
     advice = (
-        f"At a radius that reaches any image the attack leaves {accuracy:.0%} right, above chance ({chance:.0%}): the "
-        "attack does not find what is there. Take more steps or larger ones, another loss, or a black-box attack."
+        f"At a radius that reaches any image the attack leaves {accuracy:.0%} right, above chance "
+        f"({chance:.0%}): "
+        "it does not find what is there. Take more steps or larger ones, another loss, or a black-box attack."
     )
     return verdict("huge_radius", Level.FAIL if surely else Level.WARN, accuracy, unit, advice)
 
@@ -101,11 +108,12 @@ def _subset(view: View) -> View:
     """The first images of the view, in smaller batches, for checks that compile an attack of their own."""
     s = view.subject._replace(batch_size=min(view.subject.batch_size, SUBSET))
     m = s.batch_size
-    return view._replace(subject=s, images=view.images[:m], clean=Predictions(*(part[:m] for part in view.clean)))
+    clean = Predictions(*(part[:m] for part in view.clean))
+    return view._replace(subject=s, images=view.images[:m], clean=clean)
 
 
 def _stays_measured(view: View, name: str) -> np.ndarray:
-    """Which of the view's images the named attack left right: from the report, or measured where there is none."""
+    """Which of the view's images the named attack left right: from the report if there is one."""
     if view.report is not None:
         return view.report.flags[f"correct/{name}"][: len(view.images)] & view.clean.correct(view.labels)
     return _accuracy_under(view, name, view.attacks[name].attack)
@@ -124,11 +132,20 @@ def restarts(view: View) -> Verdict:
     saved, lost = int(np.sum(more & ~fewer)), int(np.sum(fewer & ~more))
     gain = (saved - lost) / len(fewer)
     if saved <= lost:
-        return verdict("restarts", Level.OK, gain, unit, "More restarts never helped the model.")
+        advice = "More restarts never helped the model."
+        if gain < -0.05:
+            advice = (
+                f"{max(attack.restarts, other.restarts)} restarts fool {lost - saved} more of {len(fewer)} "
+                "images than "
+                f"{min(attack.restarts, other.restarts)}: {name} has not converged. Take more restarts or "
+                "steps."
+            )
+        return verdict("restarts", Level.WARN if gain < -0.05 else Level.OK, gain, unit, advice)
     chance = scipy_stats.binomtest(saved, saved + lost, 0.5, alternative="greater").pvalue
     advice = (
-        f"With more restarts {name} fools fewer images ({saved} recovered, {lost} newly fooled): keep the worst of the "
-        "restarts per example, not per batch, and never the last one."
+        f"With more restarts {name} fools fewer images ({saved} recovered, {lost} newly fooled): keep the "
+        "worst of "
+        "the restarts per example, not per batch, and never the last one."
     )
     return verdict("restarts", Level.FAIL if chance < 0.01 else Level.WARN, gain, unit, advice)
 
@@ -147,36 +164,43 @@ def black_box(view: View) -> Verdict:
     found = _engine.run_attack(small.subject, "random search", search, survivors, small.labels[survivors])
     wins = int(np.sum(~found.seen.correct(small.labels[survivors])))
     if not wins:
-        return verdict("black_box", Level.OK, 0, unit, f"Random search fools none of the images that {name} left right.")
+        advice = f"Random search fools none of the images that {name} left right."
+        return verdict("black_box", Level.OK, 0, unit, advice)
     advice = (
-        f"Random search fools {wins} of {len(survivors)} images that {name} left right: a sign of masked gradients. "
-        "Take more steps and restarts, attack the margin loss, or report a black-box attack as well."
+        f"Random search fools {wins} of {len(survivors)} images that {name} left right: a sign of masked "
+        "gradients. Take more steps and restarts, attack the margin loss, or report a black-box attack as "
+        "well."
     )
     share = wins / len(survivors)
     return verdict("black_box", Level.FAIL if share > 0.05 and wins > 2 else Level.WARN, share, unit, advice)
 
 
 def one_step(view: View) -> Verdict:
-    """An iterative attack is no weaker than one with fewer steps in the same neighbourhood."""
-    unit = "accuracy by which the attack of more steps is weaker"
+    """An iterative attack is no weaker than a single step in the same neighbourhood."""
+    unit = "accuracy by which many steps are weaker than one"
     rows = {row["attack"]: row for row in attack_rows(view)}
-    gradient = [(entry.attack.steps, name) for name, entry in view.attacks.items()
-                if name in rows and _has_steps(entry.attack)]  # fmt: skip
-    pairs = [(fast, slow) for steps, fast in gradient for others, slow in gradient
-             if steps < others and view.attacks[fast].attack.neighbourhood == view.attacks[slow].attack.neighbourhood]  # fmt: skip
+    attacks: dict[str, Any] = {
+        name: entry.attack
+        for name, entry in view.attacks.items()
+        if name in rows and hasattr(entry.attack, "steps") and hasattr(entry.attack, "neighbourhood")
+    }
+    pairs = [
+        (fast, slow)
+        for fast in attacks
+        for slow in attacks
+        if attacks[fast].steps == 1 < attacks[slow].steps
+        and attacks[fast].neighbourhood == attacks[slow].neighbourhood
+    ]
     if not pairs:
-        return unmeasured("one_step", unit, "no two gradient attacks of different length in one neighbourhood.")
+        return unmeasured("one_step", unit, "no attack of one step and one of several in one neighbourhood.")
     fast, slow = max(pairs, key=lambda pair: rows[pair[1]]["accuracy"] - rows[pair[0]]["accuracy"])
     gap = max(rows[slow]["accuracy"] - rows[fast]["accuracy"], 0.0)
     level = graded(gap, 0.01, 0.05)
-    advice = "Attacks of more steps are at least as strong."
+    advice = "Attacks of many steps are at least as strong as one step."
     if level != Level.OK:
         advice = (
-            f"{fast} is stronger than {slow}, which takes more steps in the same neighbourhood: a sign of masked "
+            f"{fast} is stronger than {slow}, which takes more steps in the same neighbourhood: a sign of "
+            "masked "
             "gradients or of a wrong step size. Check the step size, and add a black-box attack."
         )
     return verdict("one_step", level, gap, unit, advice)
-
-
-def _has_steps(attack) -> bool:
-    return hasattr(attack, "steps") and hasattr(attack, "neighbourhood")

@@ -10,14 +10,14 @@ from jaxrobust.evaluation._types import Report, Sample
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """Float `[h, w, c]` in [0, 1] to uint8 `[h, w, 3]`; other than 1 or 3 channels: the first, or the first three."""
+    """Float `[h, w, c]` in [0, 1] to uint8 `[h, w, 3]`; of other channel counts the first, or first three."""
     channels = image.shape[-1]
     rgb = image[..., :3] if channels >= 3 else np.repeat(image[..., :1], 3, axis=-1)
     return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
 def gain(report: Report, attack: str) -> float:
-    """The magnification, at least 1, that brings the row's largest difference to about the ends of the scale."""
+    """The magnification, at least 1, that brings the row's largest difference to the ends of the scale."""
     largest = max(float(np.max(np.abs(s.attacked[attack].image - s.clean.image))) for s in report.samples)
     return max(1.0, round(0.5 / largest, 1 if largest > 0.05 else 0)) if largest > 0 else 1.0
 

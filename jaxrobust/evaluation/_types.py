@@ -1,8 +1,8 @@
-"""What an evaluation is asked and what it answers: attacks, rows, verdicts, curves, reports. All on the host."""
+"""What an evaluation is asked and what it answers: attacks, rows, verdicts, curves, reports."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ class EvalAttack:
 
     Args:
         attack: any `types.Attack`; None is the clean image.
-        every_image: False: only images that are right before the attack are attacked, those wrong from the start
-            count as wrong. True: every image is attacked and judged on the attacked image alone, so that an attack
-            whose candidates exclude the identity can exceed clean accuracy (RandAdv and GridAdv, arXiv 1712.02779).
+        every_image: False: only images that are right before the attack are attacked, those wrong from the
+            start count as wrong. True: every image is attacked and judged on the attacked image alone, so
+            that an attack whose candidates exclude the identity can exceed clean accuracy (RandAdv and
+            GridAdv, arXiv 1712.02779).
 
     >>> EvalAttack(None).every_image
     False
@@ -35,13 +36,11 @@ class EvalAttack:
         if self.attack is not None and not callable(self.attack):
             raise ValueError(f"Expected an attack or None, got {self.attack!r}.")
         if self.attack is not None and not hasattr(self.attack, "scaled"):
-            raise ValueError(
-                f"Expected an attack with scaled(factor), got {type(self.attack).__name__}. See types.Attack."
-            )
+            raise ValueError(f"Expected an attack with scaled(factor), got {type(self.attack).__name__}.")
 
 
-class Level(str, Enum):
-    """How bad a verdict is; a string, so that it is JSON."""
+class Level(StrEnum):
+    """How bad a verdict is, in growing order."""
 
     OK = "ok"
     WARN = "warn"

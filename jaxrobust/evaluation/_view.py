@@ -12,7 +12,7 @@ from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report,
 
 
 class View(NamedTuple):
-    """What the checks look at: the first batch of the set, the model's answers to it, and the report if there is one."""
+    """What the checks look at: the first batch, the model's answers to it, and the report if there is one."""
 
     subject: Subject
     attacks: Mapping[str, EvalAttack]

@@ -31,10 +31,10 @@ def accuracy_curve(
 ) -> Curve:
     """Accuracy under an attack whose radii are multiplied by each factor, in growing order.
 
-    The neighbourhoods are nested, so an image that is fooled at one radius counts as fooled at every larger one,
-    and only those still right are attacked again: the curve never rises, its point at factor 0 is clean accuracy,
-    and each point is the worst over the radii up to it. The radius is an argument of the compiled program, the
-    same that `evaluate` uses at this batch size.
+    The neighbourhoods are nested, so an image that is fooled at one radius counts as fooled at every larger
+    one, and only those still right are attacked again: the curve never rises, its point at factor 0 is clean
+    accuracy, and each point is the worst over the radii up to it. The radius is an argument of the compiled
+    program, the same that `evaluate` uses at this batch size.
 
     Args:
         model, params, stats, images, labels, batch_size, seed: as in `robust.evaluate`.

@@ -44,8 +44,8 @@ def write_report(
     """Writes `report.html`, `report.png`, `rows.jsonl`, `flags.npz` and `report.json` into a folder.
 
     Args:
-        reports: one, or several of different models on the same images, to be compared side by side. The gallery of
-            the last is open.
+        reports: one, or several of different models on the same images, to be compared side by side. The
+            gallery of the last is open.
         folder: made if need be; files of the same names are replaced.
         title: of the page.
         command: what to type to get this again, for the footer.
@@ -63,23 +63,36 @@ def write_report(
     if not reports:
         raise ValueError("Expected at least one report, got none. Evaluate a model first.")
     if len(set(names)) < len(names):
-        raise ValueError(f"Expected different model names, got {', '.join(names)}. Set model_name in evaluate.")
+        raise ValueError(
+            f"Expected different model names, got {', '.join(names)}. Set model_name in evaluate."
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = Paths(*(folder / name for name in ("report.html", "report.png", "rows.jsonl", "flags.npz", "report.json")),
-                  images=folder / "adversarial.npz" if any(report.images for report in reports) else None)  # fmt: skip
+    kept = any(report.images for report in reports)
+    paths = Paths(
+        html=folder / "report.html",
+        png=folder / "report.png",
+        rows=folder / "rows.jsonl",
+        flags=folder / "flags.npz",
+        summary=folder / "report.json",
+        images=folder / "adversarial.npz" if kept else None,
+    )
     lines = [json.dumps(row, allow_nan=False) for report in reports for row in report.rows]
     paths.rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    paths.summary.write_text(json.dumps(_summary(reports, title, command, facts, notes), indent=1), encoding="utf-8")
+    paths.summary.write_text(
+        json.dumps(_summary(reports, title, command, facts, notes), indent=1), encoding="utf-8"
+    )
     np.savez_compressed(paths.flags, **_named(reports, "flags"))
     if paths.images is not None:
         np.savez_compressed(paths.images, **_named(reports, "images"))
-    paths.html.write_text(html(reports, title=title, command=command, facts=facts, notes=notes), encoding="utf-8")
+    paths.html.write_text(
+        html(reports, title=title, command=command, facts=facts, notes=notes), encoding="utf-8"
+    )
     paths.png.write_bytes(_figures.page_png(reports, title))
     return paths
 
 
-def _named(reports: Sequence[Report], kind: str) -> dict[str, np.ndarray]:
+def _named(reports: Sequence[Report], kind: str) -> dict[str, Any]:
     return {
         f"{report.meta['model']}/{name}": value
         for report in reports
@@ -106,7 +119,13 @@ def _summary(reports, title, command, facts, notes) -> dict[str, Any]:
         }
         for report in reports
     ]
-    return {"title": title, "command": command, "facts": dict(facts or {}), "notes": list(notes), "models": models}
+    return {
+        "title": title,
+        "command": command,
+        "facts": dict(facts or {}),
+        "notes": list(notes),
+        "models": models,
+    }
 
 
 def html(
@@ -204,7 +223,9 @@ def _worst_by_radius(report: Report, attacked: Sequence[dict[str, Any]]) -> list
 
 def _comparison(reports: Sequence[Report]) -> list[dict[str, Any]]:
     """A row per attack, a cell per model; `best` marks the highest accuracy where models are compared."""
-    names = dict.fromkeys(row["attack"] for report in reports for row in report.rows if row["attack"] != WORST)
+    names = dict.fromkeys(
+        row["attack"] for report in reports for row in report.rows if row["attack"] != WORST
+    )
     lines = []
     for name in [*names, WORST]:
         rows = [next((row for row in report.rows if row["attack"] == name), None) for report in reports]
@@ -236,7 +257,8 @@ def _panels(reports: Sequence[Report]) -> list[dict[str, str]]:
             "light": _pictures.data_uri(_figures.panel_svg(panel, _figures.LIGHT), "image/svg+xml"),
             "dark": _pictures.data_uri(_figures.panel_svg(panel, _figures.DARK), "image/svg+xml"),
             "text": "; ".join(
-                f"{label}: {_percent(curve.accuracy[0])}% clean, {_percent(curve.accuracy[-1])}% at the full radius"
+                f"{label}: {_percent(curve.accuracy[0])}% clean, "
+                f"{_percent(curve.accuracy[-1])}% at the full radius"
                 for label, curve in panel.lines
             ),
         }
@@ -309,7 +331,9 @@ def _trust(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
 def _made(reports: Sequence[Report]) -> dict[str, str]:
     seeds = ", ".join(dict.fromkeys(str(report.meta["seed"]) for report in reports))
-    seconds = sum(report.row(WORST)["seconds"] + sum(curve.seconds for curve in report.curves) for report in reports)
+    seconds = sum(
+        report.row(WORST)["seconds"] + sum(curve.seconds for curve in report.curves) for report in reports
+    )
     versions = ", ".join(f"{name} {version}" for name, version in _provenance.versions().items())
     batches = ", ".join(dict.fromkeys(str(report.meta["batch_size"]) for report in reports))
     return {

@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 
 
 class _Outcome(NamedTuple):
-    """One attack on the whole set, row by row; `moved` is 1{C(x') != C(x)} of eq. (3), None where not asked."""
+    """One attack on the whole set by row; `moved` is 1{C(x') != C(x)} of eq. (3), None where not asked."""
 
     correct: np.ndarray
     correct_8bit: np.ndarray
@@ -62,14 +62,16 @@ def evaluate(
     """Measures a model under attacks: the three risks of CN111401445A with 95% Wilson intervals.
 
     Per example, over a set D, with N(x) searched by the attack and x itself among the candidates:
-    (1) `R_stand = E[1{C(x) != y}]`, (3) `R_rob = E[max_{x'} 1{C(x') != C(x)}]`, (5) `R_adv = E[max_{x'} 1{C(x') != y}]`,
-    tied by (6) `R_adv(x) = R_stand(x) + (1 - R_stand(x)) R_rob(x)`, which is checked on what was measured.
+    (1) `R_stand = E[1{C(x) != y}]`, (3) `R_rob = E[max_{x'} 1{C(x') != C(x)}]`,
+    (5) `R_adv = E[max_{x'} 1{C(x') != y}]`, tied by (6) `R_adv(x) = R_stand(x) + (1 - R_stand(x)) R_rob(x)`,
+    which is checked on what was measured.
 
-    Accuracy and R_adv attack the images that are right before the attack (an attack with `every_image` attacks all,
-    and its accuracy counts the attacked image alone). The last row, `worst`, is the per-example worst over all
-    attacks and the clean image. A found image counts if it lies inside the neighbourhood and the model, asked again,
-    is wrong about it; logits that are not finite are wrong. Results do not depend on the batch size, nor on which
-    other attacks are run: row i of an attack draws from `fold_in(fold_in(key(seed), crc32(name)), i)`.
+    Accuracy and R_adv attack the images that are right before the attack (an attack with `every_image`
+    attacks all, and its accuracy counts the attacked image alone). The last row, `worst`, is the per-example
+    worst over all attacks and the clean image. A found image counts if it lies inside the neighbourhood and
+    the model, asked again, is wrong about it; logits that are not finite are wrong. Results do not depend on
+    the batch size, nor on which other attacks are run: row i of an attack draws from
+    `fold_in(fold_in(key(seed), crc32(name)), i)`.
 
     Args:
         model: a `types.Model`; a foreign one through `models.from_callable`.
@@ -81,7 +83,7 @@ def evaluate(
         seed: of every draw.
         robust_risk: also attack every image against C(x), for R_rob; about doubles the time.
         trust_checks: look for the signs of an evaluation that cannot be trusted (see `trust`).
-        refuse_batch_dependent: raise where logits of an image depend on its batch; False goes on with a warning.
+        refuse_batch_dependent: raise where the logits of an image depend on its batch; False warns.
         num_samples: images kept for the gallery, the first of each class that the model has right.
         keep_images: keep all adversarial images (float32, n images per attack) in the report.
         model_name, dataset_name, class_names: for the report.
@@ -91,8 +93,8 @@ def evaluate(
         A `Report`: rows, per-example flags, samples and verdicts.
 
     Raises:
-        ValueError: empty set, pixels out of [0, 1], labels out of range, a model whose logits of an image depend on
-            the other images of its batch.
+        ValueError: empty set, pixels out of [0, 1], labels out of range, a model whose logits of an image
+            depend on the other images of its batch.
 
     >>> import jax.numpy as jnp, numpy as np
     >>> from jaxrobust.types import Model, Outputs
@@ -117,11 +119,16 @@ def evaluate(
     }
     outcomes = {CLEAN: _clean_outcome(subject, clean, robust_risk), **outcomes}
     common = _common(subject, model_name, dataset_name)
-    rows = [_row(name, out, attacks.get(name, EvalAttack(None)), right, common) for name, out in outcomes.items()]
+    entries = {CLEAN: EvalAttack(None), **attacks}
+    rows = [_row(name, out, entries[name], right, common) for name, out in outcomes.items()]
     rows.append(_worst_row(outcomes, right, common))
-    meta = {**common, "class_names": list(class_names) or [str(i) for i in range(model.num_classes)],
-            "image_shape": list(model.image_shape), "num_classes": model.num_classes,
-            "radius": {name: _provenance.radius_label(entry.attack) for name, entry in attacks.items()}}  # fmt: skip
+    meta = {
+        **common,
+        "class_names": list(class_names) or [str(i) for i in range(model.num_classes)],
+        "image_shape": list(model.image_shape),
+        "num_classes": model.num_classes,
+        "radius": {name: _provenance.radius_label(entry.attack) for name, entry in attacks.items()},
+    }
     report = Report(
         rows=tuple(rows),
         flags=_flags(subject, outcomes),
@@ -238,7 +245,7 @@ def _common(s: Subject, model_name: str, dataset_name: str) -> dict[str, Any]:
 
 
 def _risks(adv: np.ndarray, moved: np.ndarray | None, right: np.ndarray) -> dict[str, Any]:
-    """R_stand, R_adv and R_rob, and how many images break (6); 0 unless the attack treats rows differently."""
+    """R_stand, R_adv and R_rob, and how many images break (6)."""
     risks = {**_rate("r_stand", ~right), **_rate("r_adv", adv)}
     if moved is None:
         return {**risks, "r_rob": None, "r_rob_low": None, "r_rob_high": None, "identity_violations": None}
@@ -247,7 +254,9 @@ def _risks(adv: np.ndarray, moved: np.ndarray | None, right: np.ndarray) -> dict
     return {**risks, **_rate("r_rob", moved), "identity_violations": violations}
 
 
-def _row(name: str, out: _Outcome, entry: EvalAttack, right: np.ndarray, common: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    name: str, out: _Outcome, entry: EvalAttack, right: np.ndarray, common: dict[str, Any]
+) -> dict[str, Any]:
     fooled = right & ~out.correct & np.isfinite(out.distance) if name != CLEAN else np.zeros_like(right)
     distances = out.distance[fooled]
     return {
@@ -315,7 +324,9 @@ def _first_of_each_class(s: Subject, right: np.ndarray, num: int) -> np.ndarray:
     return chosen[:num]
 
 
-def _samples(s: Subject, clean: Predictions, outcomes: dict[str, _Outcome], chosen: np.ndarray) -> tuple[Sample, ...]:
+def _samples(
+    s: Subject, clean: Predictions, outcomes: dict[str, _Outcome], chosen: np.ndarray
+) -> tuple[Sample, ...]:
     samples = []
     for i in map(int, chosen):
         image = _engine.gather(s.images, np.array([i]))[0]

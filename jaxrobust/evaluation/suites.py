@@ -1,7 +1,7 @@
 """From the names of a table's columns to attacks: `PGD-40`, `GridAdv.R`, `pgd:steps=100,restarts=5`.
 
-A `ThreatModel` holds the radii and the lengths; nothing is guessed from the images. `THREATS` has those of the
-published settings under their names.
+A `ThreatModel` holds the radii and the lengths; nothing is guessed from the images. `THREATS` has those of
+the published settings under their names.
 """
 
 import dataclasses
@@ -187,7 +187,7 @@ def _overrides(entry: _Entry, text: str, threat: ThreatModel, aliases: dict[str,
 
 
 def parse(text: str, threat: ThreatModel) -> tuple[str, EvalAttack]:
-    """One attack by name: `pgd`, `PGD-40`, `GridAdv.R`, `MI-FGSM`, `pgd:steps=100,restarts=5`, `fgsm:eps=8/255`.
+    """One attack by name: `pgd`, `PGD-40`, `GridAdv.R`, `pgd:steps=100,restarts=5`, `fgsm:eps=8/255`.
 
     Upper and lower case, hyphens and underscores do not matter. What is not given comes from `threat`.
 
@@ -216,7 +216,7 @@ def parse(text: str, threat: ThreatModel) -> tuple[str, EvalAttack]:
         raise ValueError(f"Unknown attack {text!r}. Known: {known} (PGD-40 or pgd:steps=40 sets the length).")
     entry = SUITE[name]
     aliases = {"steps": _LENGTHS.get(name, "steps"), "num": "num_random"}
-    given = {} if length is None else {_LENGTHS[name]: length}
+    given: dict[str, Any] = {} if length is None else {_LENGTHS[name]: length}
     given |= _overrides(entry, tail, threat, aliases)
     changed = dataclasses.replace(threat, **given)
     return _title(name, threat, changed), EvalAttack(entry.build_fn(changed), every_image=entry.every_image)

@@ -65,7 +65,9 @@ def comparison_table(reports: Sequence[Report]) -> Table:
     table.add_column("attack")
     for report in reports:
         table.add_column(str(report.rows[0]["model"]), justify="right")
-    names = list(dict.fromkeys(row["attack"] for report in reports for row in report.rows if row["attack"] != WORST))
+    names = list(
+        dict.fromkeys(row["attack"] for report in reports for row in report.rows if row["attack"] != WORST)
+    )
     for name in [*names, WORST]:
         rows = [next((row for row in report.rows if row["attack"] == name), None) for report in reports]
         best = max(row["accuracy"] for row in rows if row)
@@ -80,7 +82,9 @@ def comparison_table(reports: Sequence[Report]) -> Table:
 def verdicts_table(report: Report) -> Table:
     """The trust checks that are not ok, and what to do; all of them where everything is ok."""
     bad = report.warnings
-    table = Table(title=f"Trust checks of {report.rows[0]['model']}: {len(bad)} of {len(report.verdicts)} not ok")
+    table = Table(
+        title=f"Trust checks of {report.rows[0]['model']}: {len(bad)} of {len(report.verdicts)} not ok"
+    )
     for column in ("check", "verdict", "what to do"):
         table.add_column(column)
     for verdict in bad or report.verdicts:

@@ -1,7 +1,7 @@
 """Can these numbers be believed? Each check answers one way in which an evaluation looked fine and was wrong.
 
-A check takes a `View` and gives a `Verdict`: a level, the number it rests on, and what to do. The checks look at
-one batch of images and reuse the programs that the evaluation has compiled wherever they can.
+A check takes a `View` and gives a `Verdict`: a level, the number it rests on, and what to do. The checks look
+at one batch of images and reuse the programs that the evaluation has compiled wherever they can.
 """
 
 import re
@@ -32,10 +32,11 @@ def batch_independence(view: View) -> Verdict:
     advice = "The logits of an image are the same alone and in a batch."
     if level != Level.OK:
         advice = (
-            f"The logits of an image depend on the other images of its batch (by {gap:.2g} of their spread): evaluate "
-            "in eval mode, with frozen BatchNorm statistics and without dropout (apply with train=False)."
+            f"The logits of an image depend on the other images of its batch (by {gap:.2g} of their spread): "
+            "evaluate in eval mode, with frozen BatchNorm statistics and without dropout (apply with "
+            "train=False)."
         )
-    return verdict("batch_independence", level, gap, "largest change of a logit, in standard deviations", advice)
+    return verdict("batch_independence", level, gap, "largest change of a logit, in deviations", advice)
 
 
 def _traces_differ(s: Subject, images: np.ndarray) -> bool:
@@ -61,7 +62,7 @@ def _fresh_logits(s: Subject, images: np.ndarray) -> np.ndarray:
 
 
 def determinism(view: View) -> Verdict:
-    """The same images twice give the same logits; a randomised model needs the expectation over its randomness."""
+    """The same image twice gives the same logits; a randomised model needs the mean over its randomness."""
     s, few = view.subject, view.images[:4]
     gap = np.max(np.abs(_engine.predict(s, view.images).logits - view.clean.logits))
     if _traces_differ(s, few):
@@ -71,10 +72,11 @@ def determinism(view: View) -> Verdict:
     advice = "The same image twice gives the same logits."
     if level != Level.OK:
         advice = (
-            f"The same image twice gives different logits (by {gap:.2g} of their spread): turn the randomness off, "
-            "or attack its expectation (gradient_fn=eot(...)) and average the predictions."
+            f"The same image twice gives different logits (by {gap:.2g} of their spread): turn the "
+            "randomness "
+            "off, or attack its expectation (gradient_fn=eot(...)) and average the predictions."
         )
-    return verdict("determinism", level, gap, "largest change of a logit, in standard deviations", advice)
+    return verdict("determinism", level, gap, "largest change of a logit, in deviations", advice)
 
 
 def image_bounds(view: View) -> Verdict:
@@ -86,7 +88,7 @@ def image_bounds(view: View) -> Verdict:
         low, high = float(np.min(rows)), float(np.max(rows))
     unit, span = f"range of the pixels ({low:.3g} to {high:.3g})", high - low
     if not (low >= -_engine.PIXEL_TOLERANCE and high <= 1 + _engine.PIXEL_TOLERANCE):
-        advice = "Pixels leave [0, 1]: pass raw pixels and normalise inside the model, or eps means something else."
+        advice = "Pixels leave [0, 1]: pass raw pixels and normalise inside the model."
         return verdict("image_bounds", Level.FAIL, span, unit, advice)
     if high <= 2 / 255:
         advice = "Pixels are nearly 0: they look divided by 255 twice. Pass uint8, or divide once."
@@ -103,37 +105,45 @@ def result_bounds(view: View) -> Verdict:
     rows = [row for row in attack_rows(view) if row["pixel_low"] is not None]
     if not rows:
         return unmeasured("result_bounds", unit, "no image was attacked.")
-    excess = max(max(-row["pixel_low"], row["pixel_high"] - 1, 0.0) for row in rows)
+    excesses = {row["attack"]: max(0.0, -row["pixel_low"], row["pixel_high"] - 1) for row in rows}
+    excess = max(excesses.values())
     if not excess <= _engine.PIXEL_TOLERANCE:
-        names = ", ".join(row["attack"] for row in rows if max(-row["pixel_low"], row["pixel_high"] - 1) > 1e-6)
-        advice = f"Attacked images leave [0, 1] ({names}): clip in the neighbourhood's apply; these numbers are too low."
+        names = ", ".join(name for name, value in excesses.items() if value > _engine.PIXEL_TOLERANCE)
+        advice = (
+            f"Attacked images leave [0, 1] ({names}): clip in the neighbourhood's apply; accuracy is too low."
+        )
         return verdict("result_bounds", Level.FAIL, excess, unit, advice)
     outside = {row["attack"]: row["outside"] for row in rows if row["outside"]}
     if outside:
         listed = ", ".join(f"{count} of {name}" for name, count in outside.items())
         advice = (
-            f"Some results lie farther than the radius ({listed}) and were not counted as successes: expected of "
-            "minimum-norm attacks; an attack of fixed radius must project its last step."
+            f"Some results lie farther than the radius ({listed}) and were not counted as successes: "
+            "expected "
+            "of minimum-norm attacks; an attack of fixed radius must project its last step."
         )
         return verdict("result_bounds", Level.WARN, sum(outside.values()), "results outside", advice)
-    return verdict("result_bounds", Level.OK, excess, unit, "Attacked images are in [0, 1] and inside the radius.")
+    return verdict(
+        "result_bounds", Level.OK, excess, unit, "Attacked images are in [0, 1] and in the radius."
+    )
 
 
 def finite_logits(view: View) -> Verdict:
     """No NaN and no infinity comes out of the model."""
     rows = list(view.report.rows) if view.report else []
-    count = max([int(np.sum(~view.clean.finite)), *(row["nonfinite"] for row in rows if row["attack"] != WORST)])
+    counts = [row["nonfinite"] for row in rows if row["attack"] != WORST]
+    count = max([int(np.sum(~view.clean.finite)), *counts])
     if count:
         advice = (
-            f"The model gave NaN or infinite logits for up to {count} images of a row; they count as wrong. Look for "
-            "overflow (bfloat16, exp, division by a zero variance) before believing any number."
+            f"The model gave NaN or infinite logits for up to {count} images of a row; they count as "
+            "wrong. Look "
+            "for overflow (bfloat16, exp, division by a zero variance) before believing any number."
         )
         return verdict("finite_logits", Level.FAIL, count, "images", advice)
     return verdict("finite_logits", Level.OK, 0, "images", "All logits are finite.")
 
 
 def logits_not_probabilities(view: View) -> Verdict:
-    """The model gives logits: on probabilities a loss takes a second softmax, and attacks lose their gradient."""
+    """The model gives logits: on probabilities a loss takes a second softmax, and the gradient fades."""
     logits = view.clean.logits
     unit = "largest distance of a row's sum from 1"
     gap = float(np.max(np.abs(logits.sum(axis=-1) - 1)))
@@ -142,7 +152,7 @@ def logits_not_probabilities(view: View) -> Verdict:
         advice = "The model returns probabilities: return the logits instead (leave out the last softmax)."
         return verdict("logits_not_probabilities", Level.FAIL, gap, unit, advice)
     if inside:
-        advice = "All logits are in [0, 1], like sigmoid outputs: return what comes before the last squashing."
+        advice = "All logits are in [0, 1], like sigmoid outputs: return what comes before the squashing."
         return verdict("logits_not_probabilities", Level.WARN, gap, unit, advice)
     return verdict("logits_not_probabilities", Level.OK, gap, unit, "The model returns logits.")
 
@@ -155,13 +165,14 @@ def rounding(view: View) -> Verdict:
     rows = [row for row in view.report.rows if row["attack"] != WORST]
     row = max(rows, key=lambda row: abs(row["accuracy_8bit"] - row["accuracy"]))
     gap = abs(row["accuracy_8bit"] - row["accuracy"])
-    level = graded(gap, 0.01, 0.1)
+    level = graded(gap, 0.02, 0.1)
     advice = "Rounding the attacked images to 8 bits changes nothing that matters."
     if level != Level.OK:
         advice = (
             f"Rounded to 8 bits, {row['attack']} leaves {row['accuracy_8bit']:.1%} right instead of "
-            f"{row['accuracy']:.1%}: its images do not survive a PNG. Store them as floats (npz), and quote the rounded "
-            "accuracy where a file or a camera lies between."
+            f"{row['accuracy']:.1%}: its images do not survive a PNG. Store them as floats (npz), and "
+            "quote the "
+            "rounded accuracy where a file or a camera lies between."
         )
     return verdict("rounding", level, gap, unit, advice)
 
@@ -177,8 +188,9 @@ def identity(view: View) -> Verdict:
     advice = "R_adv = R_stand + (1 - R_stand) R_rob holds on every image."
     if level != Level.OK:
         advice = (
-            f"{count} images break R_adv = R_stand + (1 - R_stand) R_rob: the same attack on the same image gave two "
-            "results, so it depends on the other rows of its batch or on hidden state."
+            f"{count} images break R_adv = R_stand + (1 - R_stand) R_rob: the same attack on the same "
+            "image gave "
+            "two results, so it depends on the other rows of its batch or on hidden state."
         )
     return verdict("identity", level, count, unit, advice)
 
