@@ -36,7 +36,7 @@ def prepare(name, data_dir):
     from jaxrobust import data as sets
 
     folder = sets.prepare(name, data_dir=data_dir)
-    common.console().print(f"Prepared {name} in {folder}.")
+    common.say(f"Prepared {name} in {folder}.")
 
 
 @data.command()
@@ -49,9 +49,9 @@ def info(name, data_dir):
     from jaxrobust import data as sets
 
     table = Table(show_header=False)
-    for key, value in sets.info(name, data_dir=data_dir).items():
+    for key, value in sets.info(sets.load(name, data_dir=data_dir)).items():
         table.add_row(key, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
-    common.console().print(table)
+    common.say(table)
 
 
 @data.command()
@@ -63,4 +63,4 @@ def export(name, path, data_dir):
     from jaxrobust import data as sets
 
     sets.export_npz(sets.load(name, data_dir=data_dir), path)
-    common.console().print(f"Wrote {path}; use it as npz:{path}.")
+    common.say(f"Wrote {path}; use it as npz:{path}.")

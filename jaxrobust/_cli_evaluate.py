@@ -9,8 +9,12 @@ from jaxrobust import _cli_common as common
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT")
-@click.option("--attacks", metavar="NAMES", help="Separated by commas; default all that the run's radii allow.")
-@click.option("--dataset", metavar="NAME", help="Another set with images of the same shape; default the run's own.")
+@click.option(
+    "--attacks", metavar="NAMES", help="Separated by commas; default all that the run's radii allow."
+)
+@click.option(
+    "--dataset", metavar="NAME", help="Another set with images of the same shape; default the run's own."
+)
 @click.option("--num", type=int, help="The first N test images; default all.")
 @common.data_dir_option
 @click.option("--eps", type=float, help="l_inf radius in pixels of [0, 1]; default the run's.")
@@ -23,28 +27,42 @@ from jaxrobust import _cli_common as common
 @click.option("--robust-risk", is_flag=True, help="Also R_rob: attack every image against the prediction.")
 @click.option("--no-curves", is_flag=True, help="Leave accuracy against the radius out of the report.")
 @click.option(
-    "--report", type=click.Path(file_okay=False, path_type=Path), help="Default: RUN/evaluation, or with DIR that."
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Default: RUN/evaluation, or with DIR that.",
 )
-@click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Checkpoint of RUN.")
+@click.option(
+    "--which",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Checkpoint of RUN.",
+)
 def evaluate(
-    run, attacks, dataset, num, data_dir, eps, max_angle, max_shift, steps, restarts, batch_size, seed, robust_risk,
-    no_curves, report, which,
+    run, attacks, dataset, num, data_dir, eps, max_angle, max_shift, steps, restarts, batch_size, seed,
+    robust_risk, no_curves, report, which,
 ):  # fmt: skip
     """Measure a run, or one checkpoint of it, under attack.
 
-    Prints accuracy with 95% Wilson intervals and what the trust checks say; writes rows.jsonl, report.html and
-    report.png.
+    Prints accuracy with 95% Wilson intervals and what the trust checks say; writes rows.jsonl, report.html
+    and report.png.
 
     \b
     Examples:
       jaxrobust evaluate runs/digits_srt-seed0
-      jaxrobust evaluate runs/digits_srt-seed0 --attacks none,fgsm,pgd --eps 0.1 --num 200
+      jaxrobust evaluate runs/digits_srt-seed0 --attacks none,fgsm,pgd:steps=100,restarts=5 --eps 0.1
       jaxrobust evaluate runs/mine --dataset npz:other.npz --report out/
     """
-    from jaxrobust import experiments
+    from jaxrobust import evaluation, experiments
 
-    screen = common.console()
     loaded = experiments.load_run(run, which=which)
+    changes = {
+        "eps": eps,
+        "max_angle": max_angle,
+        "max_shift": max_shift,
+        "steps": steps,
+        "restarts": restarts,
+    }
     folder = report or loaded.folder / "evaluation"
     found = experiments.evaluate_run(
         loaded,
@@ -52,21 +70,23 @@ def evaluate(
         dataset=dataset,
         num=num,
         data_dir=data_dir,
-        eps=eps,
-        max_angle=max_angle,
-        max_shift=max_shift,
-        pgd_steps=steps,
-        pgd_restarts=restarts,
+        changes={key: value for key, value in changes.items() if value is not None},
         batch_size=batch_size,
         seed=seed,
         robust_risk=robust_risk,
         curves=not no_curves,
-        report_dir=folder,
     )
-    title = f"{loaded.folder.name}, step {loaded.step}, {found.meta.get('dataset', '')}"
-    screen.print(common.results_table(found.rows, title))
-    common.print_warnings(found, screen)
-    screen.print(f"Report: {folder / 'report.html'}")
+    common.say(evaluation.rows_table(found))
+    common.say(evaluation.verdicts_table(found))
+    command = click.get_current_context().command_path
+    evaluation.write_report(
+        found,
+        folder,
+        title=f"{loaded.folder.name} under attack",
+        command=f"{command} {run}",
+        facts={"checkpoint": f"step {loaded.step}", "training": experiments.summary(loaded.experiment)},
+    )
+    common.say(f"Report: {folder / 'report.html'}")
 
 
 @click.command()
@@ -83,6 +103,7 @@ def predict(run, images, top, resize, as_json):
       jaxrobust predict runs/digits_srt-seed0 digit.png
       jaxrobust predict runs/digits_srt-seed0 *.png --json
     """
+    import dataclasses
     import json
 
     from jaxrobust import experiments
@@ -91,7 +112,7 @@ def predict(run, images, top, resize, as_json):
     predictions = experiments.predict(loaded, images, resize=resize)
     if as_json:
         for one in predictions:
-            click.echo(json.dumps(one.as_dict()))
+            click.echo(json.dumps(dataclasses.asdict(one)))
         return
     from rich.table import Table
 
@@ -102,4 +123,4 @@ def predict(run, images, top, resize, as_json):
         table.add_column("probability", justify="right")
         for name in order:
             table.add_row(name, f"{one.distribution[name]:.4f}")
-        common.console().print(table)
+        common.say(table)

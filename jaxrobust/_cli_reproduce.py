@@ -1,5 +1,6 @@
 """`jaxrobust reproduce` and `jaxrobust list`."""
 
+import inspect
 from pathlib import Path
 
 import click
@@ -34,13 +35,11 @@ def reproduce(name, data_dir, runs_dir, out, seeds, only, num, more_seeds):
     run_fn = _validate.member("reproduction", name, experiments.REPRODUCTIONS)
     runs_dir = runs_dir or common.RUNS / name
     options = {"seeds": (*seeds, *more_seeds) or None, "only": only, "num": num, "out_dir": out}
-    screen = common.console()
-    run_fn(
-        runs_dir=runs_dir,
-        data_dir=data_dir,
-        log_fn=screen.print,
-        **{key: value for key, value in options.items() if value is not None},
-    )
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in inspect.signature(run_fn).parameters:
+            raise ValueError(f"{name} takes no --{key.removesuffix('_dir')}.")
+    run_fn(runs_dir=runs_dir, data_dir=data_dir, log_fn=common.say, **given)
 
 
 @click.command("list")
@@ -49,12 +48,11 @@ def list_(kind):
     """What there is: attacks, objectives, models, datasets, neighbourhoods, experiments, reproductions."""
     from rich.table import Table
 
-    screen = common.console()
     for name in [kind] if kind else KINDS:
         table = Table(title=name, title_justify="left", show_header=False)
         for member, text in _members(name).items():
             table.add_row(member, text)
-        screen.print(table)
+        common.say(table)
 
 
 def _members(kind: str) -> dict[str, str]:
@@ -64,7 +62,9 @@ def _members(kind: str) -> dict[str, str]:
     if kind == "experiments":
         return {name: experiments.summary(one) for name, one in experiments.EXPERIMENTS.items()}
     if kind == "datasets":
-        return dict(data.DATASETS_HELP)
+        embedded = {name: _first_line(load_fn) for name, load_fn in data.DATASETS.items()}
+        paths = {f"{scheme}:PATH": _first_line(load_fn) for scheme, load_fn in data.SCHEMES.items()}
+        return {**embedded, **paths, "mnist, cifar10, ...": "Any prepared image set of tensorflow-datasets."}
     tables = {
         "objectives": objectives.OBJECTIVES,
         "models": models.MODELS,

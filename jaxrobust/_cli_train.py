@@ -19,7 +19,10 @@ from jaxrobust import _cli_common as common
     help="Start from another run's weights, or from a PyTorch state dict (.safetensors, .npz).",
 )
 @click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Go on from the run's last checkpoint if it has one."
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on from the run's last checkpoint if it has one.",
 )
 @click.option("--seed", type=int, help="Seed of the run and of the split; the same as seed=N data.seed=N.")
 @click.option("--steps", type=int, help="Length of the run; the same as num_steps=N.")
@@ -32,7 +35,11 @@ from jaxrobust import _cli_common as common
 )
 @click.option("--devices", type=int, help="Local devices to use; default all.")
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16; parameters and logits stay float32.")
-@click.option("--distributed", is_flag=True, help="Join the other hosts of this run (Slurm, TPU pods, or JAX_* variables).")
+@click.option(
+    "--distributed",
+    is_flag=True,
+    help="Join the other hosts of this run (Slurm, TPU pods, or JAX_* variables).",
+)
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints; default a tenth of the run.")
 @click.option("--no-progress", is_flag=True, help="No progress bar, e.g. in a log file.")
 def train(
@@ -41,8 +48,8 @@ def train(
 ):  # fmt: skip
     """Train the experiment NAME, changed by FIELD=VALUE.
 
-    The resolved configuration, checkpoints and metrics go into the run's folder; the same command again goes on
-    where it stopped. SIGTERM saves a checkpoint and exits with code 143.
+    The resolved configuration, checkpoints and metrics go into the run's folder; the same command again goes
+    on where it stopped. SIGTERM saves a checkpoint and exits with code 143.
 
     \b
     Examples:
@@ -50,7 +57,7 @@ def train(
       jaxrobust train mnist1k_srt --data-dir ~/tensorflow_datasets --seed 1
       jaxrobust train digits_srt objective=rt objective.lam=0.5 --run-dir runs/mine
       jaxrobust train digits_at 'objective.attack=pgd(neighbourhood=l2(eps=1.0), steps=10, step_size=0.25)'
-      jaxrobust train digits_srt data.dataset=folder:photos model=small_cnn data.size=28,28 model.num_classes=4
+      jaxrobust train digits_srt data.dataset=folder:photos data.size=8,8 model.num_classes=4
 
     `jaxrobust list experiments` names them; a wrong FIELD is answered with the fields there are.
     """
@@ -67,7 +74,6 @@ def train(
         experiment = experiments.apply_overrides(experiment, [f"num_steps={steps}"])
     run_dir = run_dir or common.RUNS / f"{name}-seed{experiment.seed}"
     runtime = Runtime(wrapper=Wrapper(wrapper), bf16=bf16, num_devices=devices)
-    screen = common.console()
     run = experiments.train(
         experiment,
         run_dir,
@@ -77,10 +83,12 @@ def train(
         init_from=init_from,
         checkpoint_every=checkpoint_every,
         progress=not no_progress,
-        log_fn=screen.print if runtime.is_main else (lambda text: None),
+        log_fn=common.say if runtime.is_main else (lambda text: None),
     )
     if not runtime.is_main:
         return
     shown = ", ".join(f"{key} {value:.4f}" for key, value in run.validation.items())
-    screen.print(f"Finished {experiment.num_steps} steps in {run_dir}. Kept checkpoint: step {run.step}; {shown}")
-    screen.print(f"Next: jaxrobust evaluate {run_dir}")
+    common.say(
+        f"Finished {experiment.num_steps} steps in {run_dir}. Kept checkpoint: step {run.step}; {shown}"
+    )
+    common.say(f"Next: jaxrobust evaluate {run_dir}")

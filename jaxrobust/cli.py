@@ -1,6 +1,7 @@
 """The command `jaxrobust`.
 
-Exit codes: 0 done, 1 a mistake that a sentence explains, 2 wrong usage, 130 interrupted, 143 after SIGTERM with a
+Exit codes: 0 done, 1 a mistake that a sentence explains, 2 wrong usage, 130 interrupted, 143 after SIGTERM
+    with a
 checkpoint saved. JAX is imported inside the commands, so that `--help` answers at once.
 """
 
@@ -14,7 +15,7 @@ from jaxrobust._cli_evaluate import evaluate, predict
 from jaxrobust._cli_reproduce import list_, reproduce
 from jaxrobust._cli_train import train
 
-USER_ERRORS = (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+SIGTERM_CODE = 143
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -52,12 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
-    except USER_ERRORS as error:
-        if debug:
+    except Exception as error:
+        code = _code(error)
+        if debug or code is None:
             raise
-        click.echo(f"Error: {_sentence(error)}", err=True)
-        code = 1
+        click.echo(f"{'Stopped' if code == SIGTERM_CODE else 'Error'}: {_sentence(error)}", err=True)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _code(error: Exception) -> int | None:
+    """The exit code of an error that a sentence explains; None for one that needs its traceback."""
+    from jaxrobust.training import Diverged, Interrupted
+
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    return 1 if isinstance(error, (ValueError, OSError, Diverged)) else None
 
 
 def _sentence(error: Exception) -> str:

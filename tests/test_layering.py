@@ -1,4 +1,4 @@
-"""Who may import whom: a file imports from lower floors only, and members of a room do not know each other."""
+"""A file imports from lower floors only, and members of a room do not know each other."""
 
 import ast
 from pathlib import Path
@@ -40,7 +40,7 @@ def room_of(module: str) -> str:
 
 
 def imports(source: str, module: str, is_package: bool = False) -> list[str]:
-    """The modules of ours that a source imports, wherever the statement stands; TYPE_CHECKING counts as well."""
+    """The modules of ours that a source imports, wherever the statement stands."""
     found = []
     package = module if is_package else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):

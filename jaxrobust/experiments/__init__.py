@@ -1,6 +1,37 @@
 """Experiments: configurations as values, runs that resume, and what stands behind each table."""
 
 from jaxrobust.experiments.codec import dumps, from_json, loads, to_json
+from jaxrobust.experiments.digits_demo import digits_demo
 from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment
+from jaxrobust.experiments.judge import Prediction, evaluate_run, predict
 from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
+from jaxrobust.experiments.run import Run, is_finished, load_run, train
+from jaxrobust.experiments.srt_mnist import srt_mnist
+
+REPRODUCTIONS = {"digits_demo": digits_demo, "srt_mnist": srt_mnist}
+
+__all__ = [
+    "EXPERIMENTS",
+    "FAMILIES",
+    "REPRODUCTIONS",
+    "BatchForm",
+    "DataConfig",
+    "Experiment",
+    "Prediction",
+    "Run",
+    "apply_overrides",
+    "digits_demo",
+    "dumps",
+    "evaluate_run",
+    "from_json",
+    "get",
+    "is_finished",
+    "load_run",
+    "loads",
+    "predict",
+    "srt_mnist",
+    "summary",
+    "to_json",
+    "train",
+]

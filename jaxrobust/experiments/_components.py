@@ -99,7 +99,9 @@ def make(cls: Callable[..., Any], values: Mapping[str, Any], path: str) -> Any:
     known = field_names(cls)
     for name in values:
         if name not in known:
-            raise ValueError(f"{path or 'experiment'} has no field {name!r}. {cls.__name__} has: {', '.join(known)}.")
+            raise ValueError(
+                f"{path or 'experiment'} has no field {name!r}. {cls.__name__} has: {', '.join(known)}."
+            )
     lacking = [name for name in required(cls) if name not in values]
     if lacking:
         raise ValueError(f"{path or 'experiment'}: {cls.__name__} also needs {', '.join(lacking)}.")

@@ -1,7 +1,7 @@
 """An experiment as a value: everything that decides the result of a run, and nothing else.
 
-How it is executed (wrapper, precision, prefetch) is a `training.Runtime`, where data lies is an argument: neither
-may change results beyond rounding, so neither is part of the configuration.
+How it is executed (wrapper, precision, prefetch) is a `training.Runtime`, where data lies is an argument:
+neither may change results beyond rounding, so neither is part of the configuration.
 """
 
 import dataclasses
@@ -40,13 +40,14 @@ class DataConfig:
         dataset: a name or address that `jaxrobust.data.load` takes: `mnist`, `digits`, `folder:PATH`, ...
         num_labelled: |D_L|.
         num_unlabelled: |D_U|; None takes every training image that is neither labelled nor for validation.
-        num_validation: images of the training set that only choose between checkpoints, disjoint from the others.
+        num_validation: images of the training set that only choose between checkpoints, disjoint from the
+            others.
         selection: how the labelled images are chosen: `first`, `random` or `stratified`.
         seed: draws the split; apart from the run's own seed so that runs may share a split.
         size: `(height, width)` to resize to; None takes images as they are, which must then be of one size.
         channels: 1 for grey, 3 for colour; None takes what the files have.
-        test_fraction: the share held out for testing of a set that has no test split; None is the set's default.
-            It is drawn from a fixed seed, the same for all runs.
+        test_fraction: the share held out for testing of a set that has no test split; None is the set's
+            default. It is drawn from a fixed seed, the same for all runs.
     """
 
     dataset: str
@@ -69,7 +70,7 @@ class DataConfig:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `jaxrobust.data.load` takes beside the name; only what is set, since sets differ in what they take."""
+        """What `data.load` takes beside the name; only what is set, since sets differ in what they take."""
         options = {"size": self.size, "channels": self.channels, "test_fraction": self.test_fraction}
         return {name: value for name, value in options.items() if value is not None}
 
@@ -88,11 +89,12 @@ class Experiment:
         batches: what those images are.
         labelled_per_step: labelled images of a mixed batch, where they are not to be proportional.
         augment: random crops and flips.
-        ema_decay: decay of the averaged weights, 0 for none; where there is an average, it is what is evaluated.
+        ema_decay: decay of the averaged weights, 0 for none; where there is an average, it is what is
+            evaluated.
         seed: initial weights, order of the images and all noise.
         validate_every: steps between validations, the last step included; 0 validates at the end only.
-        validation_attack: the short attack whose accuracy on the validation images chooses the checkpoint kept;
-            None chooses by clean accuracy.
+        validation_attack: the short attack whose accuracy on the validation images chooses the checkpoint
+            kept; None chooses by clean accuracy.
         threat: radii and lengths of the evaluation's attacks.
         attacks: names of the evaluation's attacks, as `jaxrobust.evaluation.parse` reads them.
         note: what this reproduces, with the published number and what differs.

@@ -2,8 +2,8 @@
 
 A value is read by the type of the field it goes to: a number (`0.3`, `8/255`), true/false/none, a tuple
 `(16, 16)`, the name of a registered component or function, or a component with its fields,
-`pgd(neighbourhood=linf(eps=8/255), steps=10)`. A component's bare name keeps the fields that the old and the new
-component share.
+`pgd(neighbourhood=linf(eps=8/255), steps=10)`. A component's bare name keeps the fields that the old and the
+new component share.
 """
 
 import ast
@@ -36,8 +36,8 @@ def apply_overrides(experiment: Experiment, overrides: Iterable[str]) -> Experim
         A new experiment.
 
     Raises:
-        ValueError: for a path that does not exist (the fields there are listed), a value of the wrong type, or
-            a value that the component itself refuses.
+        ValueError: for a path that does not exist (the fields there are listed), a value of the wrong type,
+            or a value that the component itself refuses.
     """
     for text in overrides:
         path, equals, value = text.partition("=")
@@ -52,7 +52,11 @@ def _set(node: Any, path: list[str], text: str, done: tuple[str, ...]) -> Any:
     name, rest = path[0], path[1:]
     if isinstance(node, tuple) and name.isdigit() and int(name) < len(node):
         child = node[int(name)]
-        new = _set(child, rest, text, (*done, name)) if rest else _value(text, Any, child, ".".join((*done, name)))
+        new = (
+            _set(child, rest, text, (*done, name))
+            if rest
+            else _value(text, Any, child, ".".join((*done, name)))
+        )
         return (*node[: int(name)], new, *node[int(name) + 1 :])
     where = ".".join(done) or "experiment"
     if not _components.is_component(node):
@@ -117,7 +121,7 @@ def _named(name: str, kind: str | None, current: Any, path: str) -> Any:
 
 
 def _evaluate(text: str, path: str) -> Any:
-    """Reads numbers, tuples, names of registered things and calls that build components; nothing is executed."""
+    """Reads numbers, tuples, names of registered things and calls that build components."""
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError:
@@ -187,7 +191,12 @@ def _coerce(value: Any, options: tuple[Any, ...], current: Any, path: str) -> An
         raise ValueError(f"{path} takes a registered component, not {value!r}.")
     if bool in scalars and isinstance(value, bool):
         return value
-    if int in scalars and not isinstance(value, bool) and isinstance(value, (int, float)) and value == int(value):
+    if (
+        int in scalars
+        and not isinstance(value, bool)
+        and isinstance(value, (int, float))
+        and value == int(value)
+    ):
         return int(value)
     if float in scalars and not isinstance(value, bool) and isinstance(value, (int, float)):
         return float(value)

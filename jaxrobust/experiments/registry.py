@@ -1,8 +1,8 @@
 """Experiments by name.
 
-Settings called published are those of Li et al. (arXiv 2003.06974) and of its reference code; what they leave open
-is said in each `note`. An epoch of the labelled set is |D_L| / m_l steps; with the mixed batches of SRT that is
-(|D_L| + |D_U|) / m, and every row of a table runs as many steps as SRT does.
+Settings called published are those of Li et al. (arXiv 2003.06974) and of its reference code; what they leave
+open is said in each `note`. An epoch of the labelled set is |D_L| / m_l steps; with the mixed batches of SRT
+that is (|D_L| + |D_U|) / m, and every row of a table runs as many steps as SRT does.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ from jaxrobust.training import Constant, OneCycle, OptimizerConfig, Steps
 from jaxrobust.types import Attack
 
 ROWS = ("standard", "at", "rt", "rt_full", "srt")
-"""The rows of a table: `rt` is the source's form, the labelled share of each step; `rt_full` has full batches."""
+"""The rows of a table: `rt` is the source's form, the labelled share of a step; `rt_full` full batches."""
 
 
-def family(base: Experiment, attack: Attack, *, lam: float, warmup: float = 0.0, joint_pass: bool = False) -> dict[
-    str, Experiment
-]:
+def family(
+    base: Experiment, attack: Attack, *, lam: float, warmup: float = 0.0, joint_pass: bool = False
+) -> dict[str, Experiment]:
     """The rows of one table: the same data, net, steps and batch, with another objective.
 
     Args:
@@ -71,8 +71,8 @@ def _digits() -> dict[str, Experiment]:
         validation_attack=PGD(neighbourhood=ball, steps=10, step_size=0.25),
         threat=threat,
         attacks=(*PIXEL_ATTACKS, "rand_adv", "grid_adv"),
-        note="scikit-learn's 8x8 digits, settings of this library's own; radii scaled to the image: one pixel of "
-        "8 is nearly the share that 3 of 28 is.",
+        note="scikit-learn's 8x8 digits, settings of this library's own, chosen on the validation images; "
+        "radii scaled to the image.",
     )
     attack = PGD(neighbourhood=ball, steps=7, step_size=0.25, keep_worst=False)
     return family(base, attack, lam=1.0, warmup=0.4)
@@ -96,9 +96,10 @@ def _mnist() -> dict[str, Experiment]:
         validate_every=2_500,
         validation_attack=PGD(neighbourhood=LInf(eps=0.3), steps=10, step_size=0.1),
         threat=THREATS["mnist"],
-        note="Tables 2 and 3, MNIST, published settings: 100 epochs of 10,000 labelled images at 21.3 a step are "
-        "46,875 steps; 1,000 of the 50,000 unlabelled images validate instead. lam of Table 3 is not stated; the "
-        "reference code's 1.0. Table 3, SRT: 99.28 clean, 96.60 under PGD. Not yet reproduced at this length.",
+        note="Tables 2 and 3, MNIST, published settings: 100 epochs of 10,000 labelled images at 21.3 a step "
+        "are 46,875 steps; 1,000 of the 50,000 unlabelled images validate instead. lam of Table 3 is not "
+        "stated; the reference code's 1.0. Table 3, SRT: 99.28 clean, 96.60 under PGD. Not yet reproduced at "
+        "this length.",
     )
     attack = PGD(neighbourhood=LInf(eps=0.3), steps=40, step_size=1 / 30, keep_worst=False)
     return family(base, attack, lam=1.0)
@@ -127,9 +128,10 @@ def _spatial(model: nn.Module, data: DataConfig, augment: Augment, note: str) ->
 
 def _mnist_spatial() -> dict[str, Experiment]:
     note = (
-        "Tables 5 and 6, MNIST, published settings: 80,000 steps, worst of 10 random transforms, lam 0.2. `at` is "
-        "Worst-of-k. This library weighs mean_l + lam * mean_mix; the reference code (sum_l + lam * sum_mix) / "
-        "(n_l + n_mix). Table 6, SRT: 98.64 clean, 92.12 under GridAdv. Not yet reproduced at this length."
+        "Tables 5 and 6, MNIST, published settings: 80,000 steps, worst of 10 random transforms, lam 0.2. "
+        "`at` is Worst-of-k. This library weighs mean_l + lam * mean_mix; the reference code "
+        "(sum_l + lam * sum_mix) / (n_l + n_mix). Table 6, SRT: 98.64 clean, 92.12 under GridAdv. Not yet "
+        "reproduced at this length."
     )
     return _spatial(SpatialMNIST(), _mnist_data(), Augment(), note)
 
@@ -155,9 +157,10 @@ def _cifar10() -> dict[str, Experiment]:
         validate_every=2_000,
         validation_attack=PGD(neighbourhood=ball, steps=10, step_size=0.007 / 0.031),
         threat=THREATS["cifar10"],
-        note="Table 3, CIFAR-10, published settings: WRN-34-10, 120 epochs of 10,000 labelled images at 25.6 a "
-        "step are 46,875 steps; 1,000 of the 40,000 unlabelled images validate instead; lam 1.0 and weight decay "
-        "5e-4 are the reference code's. Table 3, SRT: 78.46 clean, 48.66 under PGD. Not yet reproduced.",
+        note="Table 3, CIFAR-10, published settings: WRN-34-10, 120 epochs of 10,000 labelled images at 25.6 "
+        "a step are 46,875 steps; 1,000 of the 40,000 unlabelled images validate instead; lam 1.0 and weight "
+        "decay 5e-4 are the reference code's. Table 3, SRT: 78.46 clean, 48.66 under PGD. Not yet "
+        "reproduced.",
     )
     attack = PGD(
         neighbourhood=ball,
@@ -171,8 +174,8 @@ def _cifar10() -> dict[str, Experiment]:
 
 def _cifar10_spatial() -> dict[str, Experiment]:
     note = (
-        "Tables 4 and 6, CIFAR-10, published settings: 80,000 steps, worst of 10 random transforms, lam 0.2. `at` "
-        "is Worst-of-k. Table 6, SRT: 88.87 clean, 64.83 under GridAdv. Not yet reproduced."
+        "Tables 4 and 6, CIFAR-10, published settings: 80,000 steps, worst of 10 random transforms, lam 0.2. "
+        "`at` is Worst-of-k. Table 6, SRT: 88.87 clean, 64.83 under GridAdv. Not yet reproduced."
     )
     return _spatial(SpatialResNet(), _cifar10_data(), Augment(pad=4, flip=True), note)
 
@@ -188,8 +191,8 @@ def _mnist1k() -> dict[str, Experiment]:
         validate_every=200,
         validation_attack=PGD(neighbourhood=LInf(eps=0.3), steps=10, step_size=0.1),
         threat=THREATS["mnist"],
-        note="A short schedule of this library's own: 1,000 labelled (stratified) and 9,000 unlabelled images, 800 "
-        "Adam steps, 10 inner steps, eps warmed up over 40% of the run; the same for all rows.",
+        note="A short schedule of this library's own: 1,000 labelled (stratified) and 9,000 unlabelled "
+        "images, 800 Adam steps, 10 inner steps, eps warmed up over 40% of the run; the same for all rows.",
     )
     attack = PGD(neighbourhood=LInf(eps=0.3), steps=10, step_size=0.25, keep_worst=False)
     return family(base, attack, lam=1.0, warmup=0.4)
@@ -202,8 +205,8 @@ def _mnist1k_spatial() -> dict[str, Experiment]:
         model=SpatialMNIST(),
         validation_attack=RandomSearch(neighbourhood=moves, num=10),
         attacks=SPATIAL_ATTACKS,
-        note="A short schedule of this library's own: 1,000 labelled and 9,000 unlabelled images, 800 Adam steps, "
-        "worst of 10 random transforms; the same for all rows. `at` is Worst-of-k.",
+        note="A short schedule of this library's own: 1,000 labelled and 9,000 unlabelled images, 800 Adam "
+        "steps, worst of 10 random transforms; the same for all rows. `at` is Worst-of-k.",
     )
     return family(base, RandomSearch(neighbourhood=moves, num=10), lam=1.0, joint_pass=True)
 

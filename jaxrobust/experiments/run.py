@@ -1,7 +1,8 @@
 """Runs: training an experiment into a folder, loading it again, evaluating it, predicting with it.
 
 A run's folder holds `config.json` (the resolved configuration with the classes and the data's fingerprint),
-`checkpoints/` (each with the same configuration), `metrics.jsonl`, `tensorboard/`, and `result.json` once finished.
+`checkpoints/` (each with the same configuration), `metrics.jsonl`, `tensorboard/`, and `result.json` once
+finished.
 """
 
 import functools
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
 
 from jaxrobust import data, evaluation, models, training
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def logits_fn(self) -> Callable[[jax.Array], jax.Array]:
-        """`images [b, h, w, c] -> logits [b, k]`, for `jaxrobust.attack`; parameters are leaves of the callable."""
+        """`images [b, h, w, c] -> logits [b, k]`, for `jaxrobust.attack`; a pytree of its parameters."""
         return jax.tree_util.Partial(functools.partial(_logits, self.model), self.params, self.stats)
 
 
@@ -76,8 +76,8 @@ def train(
 ) -> Run:
     """Trains an experiment, from its last checkpoint if it has one, and returns the best checkpoint.
 
-    Best is the highest validation accuracy under `experiment.validation_attack` (clean accuracy without one); the
-    test set is not read. A finished run is returned without training.
+    Best is the highest validation accuracy under `experiment.validation_attack` (clean accuracy without one);
+    the test set is not read. A finished run is returned without training.
 
     Args:
         experiment: what to train.
@@ -102,7 +102,7 @@ def train(
     runtime = runtime or Runtime()
     folder = Path(run_dir).absolute()
     _check_folder(folder, resume)
-    dataset = _load(experiment, data_dir)
+    dataset = load_data(experiment, data_dir)
     model = _build(experiment, dataset.image_shape, runtime.dtype)
     _check_classes(experiment.model, dataset)
     parts = data.split(
@@ -148,7 +148,9 @@ def train(
     )
     if runtime.is_main:
         seconds = round(time.monotonic() - began, 2)
-        _write_json(folder / RESULT_FILE, {"steps": experiment.num_steps, "seconds": seconds, "resumed_at": start})
+        _write_json(
+            folder / RESULT_FILE, {"steps": experiment.num_steps, "seconds": seconds, "resumed_at": start}
+        )
     return load_run(folder)
 
 
@@ -191,8 +193,9 @@ def is_finished(run_dir: str | os.PathLike, experiment: Experiment) -> bool:
     return found.get("experiment") == codec.to_json(experiment)
 
 
-def _load(experiment: Experiment, data_dir: str | os.PathLike | None) -> data.Dataset:
-    # The seed of `load` draws test images where a set has no test split: fixed, or runs could not be compared.
+def load_data(experiment: Experiment, data_dir: str | os.PathLike | None) -> data.Dataset:
+    """The images of an experiment."""
+    # The seed of `load` draws test images where a set has none: fixed, or runs could not be compared.
     return data.load(
         experiment.data.dataset,
         data_dir=None if data_dir is None else Path(data_dir),
@@ -221,20 +224,21 @@ def _check_folder(folder: Path, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give the run a folder.")
     if not resume and (folder / "checkpoints").is_dir():
-        raise ValueError(f"{folder} holds a run already. Resume it, or train into another folder (--run-dir).")
+        raise ValueError(
+            f"{folder} holds a run already. Resume it, or train into another folder (--run-dir)."
+        )
 
 
 def _feed(experiment: Experiment, parts: data.Split, runtime: Runtime) -> data.Feed:
-    """Resident where the images are in memory, a stream where they are read on demand."""
     sizes = experiment.batch_sizes(len(parts.labelled.labels), len(parts.unlabelled), runtime.device_count)
-    lazy = any(isinstance(images, data.LazyImages) for images in (parts.labelled.images, parts.unlabelled))
-    options = {
-        "augment": experiment.augment,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
-    make = data.StreamFeed if lazy else data.ResidentFeed
-    return make(parts, sizes, experiment.seed, **options)
+    return data.make_feed(
+        parts,
+        sizes,
+        experiment.seed,
+        augment=experiment.augment,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
 
 
 def _config(experiment: Experiment, dataset: data.Dataset) -> dict[str, Any]:
@@ -285,7 +289,9 @@ def _validate_fn(
     return validate
 
 
-def _weights(path: str | os.PathLike, module: nn.Module, shape: tuple[int, int, int]) -> tuple[PyTree, PyTree]:
+def _weights(
+    path: str | os.PathLike, module: nn.Module, shape: tuple[int, int, int]
+) -> tuple[PyTree, PyTree]:
     """(params, stats) of a run, a checkpoint, or a state dict of PyTorch."""
     path = Path(path)
     if path.suffix in (".safetensors", ".npz", ".pt", ".pth"):
@@ -300,9 +306,10 @@ def _opening(
     counts = (len(parts.labelled.labels), len(parts.unlabelled), len(parts.validation.labels))
     how = f"resuming at step {start}" if start else "a new run"
     return (
-        f"{experiment.data.dataset}: {counts[0]} labelled, {counts[1]} unlabelled, {counts[2]} for validation; "
-        f"each step {feed.sizes.labelled} labelled + {feed.sizes.unlabelled} unlabelled on {runtime.device_count} "
-        f"{jax.default_backend()} device(s), {runtime.resolved.value}. {folder}: {how}."
+        f"{experiment.data.dataset}: {counts[0]} labelled, {counts[1]} unlabelled, {counts[2]} for "
+        f"validation; each step {feed.sizes.labelled} labelled + {feed.sizes.unlabelled} unlabelled on "
+        f"{runtime.device_count} {jax.default_backend()} device(s), {runtime.resolved.value}. "
+        f"{folder}: {how}."
     )
 
 
@@ -319,7 +326,9 @@ def _find_config(path: Path) -> tuple[Path, dict[str, Any]]:
                 return folder, json.loads(file.read_text(encoding="utf-8"))
             except json.JSONDecodeError as error:
                 raise ValueError(f"{file} is not valid JSON: {error}.") from error
-    raise ValueError(f"{path} is not a run: it has no {CONFIG_FILE}. Give the folder that `jaxrobust train` wrote.")
+    raise ValueError(
+        f"{path} is not a run: it has no {CONFIG_FILE}. Give the folder that `jaxrobust train` wrote."
+    )
 
 
 def _validation_at(folder: Path, step: int) -> dict[str, float]:
@@ -341,8 +350,3 @@ def _write_json(path: Path, value: Any) -> None:
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     os.replace(fresh, path)
-
-
-def image_batch(images: list[np.ndarray]) -> np.ndarray:
-    """Stacks uint8 images of one shape as float32 in [0, 1]."""
-    return np.stack(images).astype(np.float32) / 255

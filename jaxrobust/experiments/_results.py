@@ -1,0 +1,230 @@
+"""Results that are written as an experiment goes, and the tables made of them."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from jaxrobust import evaluation, training
+from jaxrobust.experiments import codec
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.judge import evaluate_run
+from jaxrobust.experiments.run import RESULT_FILE, train
+
+Row = dict[str, Any]
+LogFn = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a table: what is trained and how it is judged.
+
+    Attributes:
+        part: which table.
+        model: which row of it.
+        experiment: what is trained; its seed is the run's.
+        attacks: names as `evaluation.parse` reads them.
+        num: the first so many test images.
+        folder: of the run.
+    """
+
+    part: str
+    model: str
+    experiment: Experiment
+    attacks: tuple[str, ...]
+    num: int
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """Changes with everything that decides the result."""
+        text = json.dumps([codec.to_json(self.experiment), self.attacks, self.num], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a JSON-lines file; a line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Writes all rows; the file is complete or as before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def run_cell(
+    cell: Cell, path: Path, *, data_dir: Any, log_fn: LogFn, runtime: training.Runtime | None = None
+) -> None:
+    """Trains and evaluates one run and adds its rows to the file at `path`; what is there already is kept."""
+    rows = read_rows(path)
+    if any(row["key"] == cell.key for row in rows) and flags_file(cell.folder, cell.key).is_file():
+        log_fn(f"{cell.part}, {cell.model}, seed {cell.experiment.seed}: already there.")
+        return
+    log_fn(f"{cell.part}, {cell.model}, seed {cell.experiment.seed}:")
+    run = train(cell.experiment, cell.folder, data_dir=data_dir, runtime=runtime, log_fn=log_fn)
+    report = evaluate_run(run, attacks=cell.attacks, num=cell.num, data_dir=data_dir, name=cell.model)
+    for verdict in report.warnings:
+        log_fn(f"{verdict.level.value} {verdict.check}: {verdict.advice}")
+    np.savez_compressed(
+        flags_file(cell.folder, cell.key),
+        **{name: flag for name, flag in report.flags.items() if name.startswith("correct/")},
+    )
+    trained = json.loads((cell.folder / RESULT_FILE).read_text(encoding="utf-8"))
+    common = {
+        "part": cell.part,
+        "run_seed": cell.experiment.seed,
+        "key": cell.key,
+        "checkpoint": run.step,
+        "validation": dict(run.validation),
+        "train_seconds": trained["seconds"],
+        "train_resumed_at": trained["resumed_at"],
+        "warnings": [verdict.check for verdict in report.warnings],
+    }
+    same_run = (cell.part, cell.model, cell.experiment.seed)
+    kept = [row for row in rows if (row["part"], row["model"], row["run_seed"]) != same_run]
+    write_rows(path, [*kept, *({**common, **row} for row in report.rows)])
+    shown = ", ".join(f"{row['attack']} {100 * row['accuracy']:.1f}" for row in report.rows)
+    log_fn(f"  {shown}")
+
+
+def flags_file(folder: Path, key: str) -> Path:
+    """Which test images a run had right under each attack."""
+    return folder / f"flags-{key}.npz"
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
+    """Mean and half-width of its Student t interval; None for the width of a single value.
+
+    >>> mean_interval([1.0, 2.0, 3.0])[0]
+    2.0
+    """
+    array = np.asarray(values, float)
+    if len(array) < 2:
+        return float(array.mean()), None
+    quantile = float(stats.t.ppf(0.5 + confidence / 2, len(array) - 1))
+    return float(array.mean()), float(quantile * array.std(ddof=1) / np.sqrt(len(array)))
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Difference of two accuracies on the same images and half-width of its 95% interval.
+
+    With b images that only the first has right and c that only the second has: (b - c) / n, and the normal
+    approximation sqrt(b + c - (b - c)^2 / n) / n of its standard error (Agresti, Categorical Data Analysis,
+    11.1.1).
+
+    >>> a, b = np.array([True, True, False, True]), np.array([True, False, False, False])
+    >>> paired_difference(a, b)[0]
+    0.5
+    """
+    n, b, c = len(first), int(np.sum(first & ~second)), int(np.sum(~first & second))
+    error = np.sqrt(max(b + c - (b - c) ** 2 / n, 0.0)) / n
+    return (b - c) / n, float(stats.norm.ppf(0.975) * error)
+
+
+def group(rows: Iterable[Row], part: str) -> dict[str, dict[str, list[Row]]]:
+    """The rows of a part as attack -> model -> rows in the order of their seeds."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in sorted((r for r in rows if r["part"] == part), key=lambda r: r["run_seed"]):
+        found.setdefault(row["attack"], {}).setdefault(row["model"], []).append(row)
+    return found
+
+
+def percent(mean: float, half: float | None) -> str:
+    """`94.2 ± 0.3`, or `94.2` without an interval."""
+    return f"{100 * mean:.1f}" if half is None else f"{100 * mean:.1f} ± {100 * half:.1f}"
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, first column left, the others right."""
+    rule = [":--", *["--:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
+
+
+def accuracy_table(rows: Iterable[Row], part: str, models: Sequence[str]) -> str:
+    """Mean accuracy over seeds with its 95% interval, a line per attack."""
+    lines = []
+    for attack, by_model in group(rows, part).items():
+        cells = []
+        for model in models:
+            values = [row["accuracy"] for row in by_model.get(model, ())]
+            cells.append(percent(*mean_interval(values)) if values else "–")
+        lines.append([label(attack), *cells])
+    return markdown_table(["attack", *models], lines)
+
+
+def runs_table(rows: Iterable[Row], part: str) -> str:
+    """Every run with its Wilson intervals and its time."""
+    lines = []
+    for attack, by_model in group(rows, part).items():
+        for model, found in by_model.items():
+            for row in found:
+                interval = f"{100 * row['accuracy_low']:.1f} to {100 * row['accuracy_high']:.1f}"
+                seed, accuracy = str(row["run_seed"]), f"{100 * row['accuracy']:.1f}"
+                lines.append([label(attack), model, seed, accuracy, interval, f"{row['seconds']:.0f}"])
+    return markdown_table(["attack", "model", "seed", "accuracy", "95% Wilson", "seconds"], lines)
+
+
+def difference_table(rows: list[Row], part: str, cells: Sequence[Cell], first: str, second: str) -> str:
+    """first minus second in points, on the same images and the same seeds."""
+    keys = {(c.model, c.experiment.seed): c for c in cells if c.part == part}
+    lines = []
+    for attack, by_model in group(rows, part).items():
+        pairs = []
+        for row in by_model.get(first, ()):
+            a, b = keys.get((first, row["run_seed"])), keys.get((second, row["run_seed"]))
+            if (
+                a is None
+                or b is None
+                or row["run_seed"] not in {r["run_seed"] for r in by_model.get(second, ())}
+            ):
+                continue
+            with np.load(flags_file(a.folder, a.key)) as fa, np.load(flags_file(b.folder, b.key)) as fb:
+                name = f"correct/{attack}"
+                pairs.append((row["run_seed"], *paired_difference(fa[name], fb[name])))
+        if pairs:
+            each = "; ".join(f"seed {seed}: {_points(d)} ± {100 * h:.1f}" for seed, d, h in pairs)
+            mean, half = mean_interval([d for _, d, _ in pairs])
+            over = _points(mean) if half is None else f"{_points(mean)} ± {100 * half:.1f}"
+            lines.append([label(attack), over, each])
+    header = ["attack", f"{first} − {second}, mean over seeds", "each seed, over its images"]
+    return markdown_table(header, lines)
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def label(attack: str) -> str:
+    """An attack's name as a table shows it."""
+    return {"none": "none (clean)", "worst": "worst of all"}.get(attack, attack)
+
+
+def provenance(rows: Sequence[Row]) -> str:
+    """Versions, hardware and time of what is in a table."""
+    versions: Mapping[str, str] = rows[-1]["versions"]
+    hardware = ", ".join(sorted({row["hardware"] for row in rows}))
+    runs = {row["key"]: row["train_seconds"] for row in rows}
+    evaluations = sum(row["seconds"] for row in rows if row["attack"] == evaluation.WORST)
+    interrupted = sum(1 for key in {row["key"] for row in rows if row["train_resumed_at"]} if key)
+    note = f" ({interrupted} of them resumed; their time is that of the last part)" if interrupted else ""
+    return (
+        f"- Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}\n"
+        f"- Hardware: {hardware}\n"
+        f"- Wall-clock: training {sum(runs.values()) / 60:.0f} minutes for {len(runs)} runs{note}, attacks "
+        f"{evaluations / 60:.0f} minutes, compilation included"
+    )

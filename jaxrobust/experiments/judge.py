@@ -1,0 +1,179 @@
+"""What a run is worth, and what it says about an image."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrobust import _validate, data, evaluation
+from jaxrobust.evaluation import Report, ThreatModel
+from jaxrobust.experiments.run import Run, load_data
+from jaxrobust.numerics.compile import jit
+
+# Accuracy against radius is drawn on this many images: six radii cost as much as six attacks.
+CURVE_IMAGES = 500
+_CURVES = ("pgd", "grid_adv")
+
+
+def evaluate_run(
+    run: Run,
+    *,
+    attacks: Sequence[str] | None = None,
+    dataset: str | None = None,
+    num: int | None = None,
+    data_dir: str | os.PathLike | None = None,
+    changes: dict[str, Any] | None = None,
+    batch_size: int = 250,
+    seed: int = 0,
+    robust_risk: bool = False,
+    curves: bool = False,
+    name: str | None = None,
+) -> Report:
+    """Measures a run on test images.
+
+    Args:
+        run: from `load_run` or `train`.
+        attacks: names that `evaluation.parse` reads; None for the experiment's.
+        dataset: another set with images of the same shape and as many classes; None for the run's own.
+        num: the first so many test images; None for all.
+        data_dir: the folder of prepared sets; None reads TFDS_DATA_DIR.
+        changes: fields of the experiment's `ThreatModel` to replace, e.g. `{"eps": 0.1}`.
+        batch_size: rows per compiled call.
+        seed: of the attacks.
+        robust_risk: also R_rob, eq. (3).
+        curves: also accuracy against radius under PGD and GridAdv, where they are among the attacks, on the
+            first 500 images.
+        name: of the model in the report; None for the folder's.
+
+    Returns:
+        The `Report`.
+
+    Raises:
+        ValueError: for unknown attacks, radii out of range, or images that do not fit the model.
+    """
+    threat = dataclasses.replace(run.experiment.threat, **(changes or {}))
+    names = tuple(run.experiment.attacks if attacks is None else attacks)
+    suite = evaluation.suite(names, threat)
+    found = _test_set(run, dataset, data_dir)
+    images, labels = found.test.images, found.test.labels
+    if num is not None:
+        _validate.at_least("num", num, 1)
+        images, labels = images[:num], labels[:num]
+    size = min(batch_size, len(labels))
+    report = evaluation.evaluate(
+        run.model,
+        run.params,
+        run.stats,
+        images,
+        labels,
+        suite,
+        batch_size=size,
+        seed=seed,
+        robust_risk=robust_risk,
+        model_name=name or run.folder.name,
+        dataset_name=found.name,
+        class_names=run.class_names,
+    )
+    if not curves:
+        return report
+    return dataclasses.replace(report, curves=_curves(run, names, threat, images, labels, size, seed))
+
+
+def _test_set(run: Run, dataset: str | None, data_dir: str | os.PathLike | None) -> data.Dataset:
+    """The run's own data, or another set that fits its model."""
+    if dataset is None or dataset == run.experiment.data.dataset:
+        return load_data(run.experiment, data_dir)
+    found = data.load(dataset, data_dir=None if data_dir is None else Path(data_dir))
+    if found.image_shape != run.model.image_shape:
+        raise ValueError(
+            f"{found.name} has images {list(found.image_shape)}, "
+            f"the model takes {list(run.model.image_shape)}."
+        )
+    if found.num_classes != run.model.num_classes:
+        raise ValueError(
+            f"{found.name} has {found.num_classes} classes, the model knows {run.model.num_classes}."
+        )
+    return found
+
+
+def _curves(
+    run: Run, names: Sequence[str], threat: ThreatModel, images: Any, labels: np.ndarray, size: int, seed: int
+) -> tuple[evaluation.Curve, ...]:
+    wanted = evaluation.suite(_CURVES, threat)
+    chosen = [name for name in evaluation.suite(names, threat) if name in wanted]
+    return tuple(
+        evaluation.accuracy_curve(
+            run.model,
+            run.params,
+            run.stats,
+            images[:CURVE_IMAGES],
+            labels[:CURVE_IMAGES],
+            wanted[name],
+            name=name,
+            batch_size=min(size, CURVE_IMAGES),
+            seed=seed,
+        )
+        for name in chosen
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model says about one image.
+
+    Attributes:
+        path: the file.
+        label: the class C(x) = argmax f(x).
+        distribution: f(x) by class, sums to 1.
+    """
+
+    path: str
+    label: str
+    distribution: dict[str, float]
+
+
+def predict(run: Run, paths: Sequence[str | os.PathLike], *, resize: bool = False) -> list[Prediction]:
+    """Class and distribution of image files.
+
+    Args:
+        run: from `load_run`.
+        paths: image files; grey and colour are converted to what the model takes.
+        resize: resize images of another size; otherwise they are refused.
+
+    Raises:
+        ValueError: naming the file that is missing, is no image, or is of another size.
+    """
+    height, width, channels = run.model.image_shape
+    size = (height, width) if resize else None
+    images = []
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise ValueError(f"There is no image {path}.")
+        image = data.decode_image(path, str(path), size, channels)
+        if image.shape[:2] != (height, width):
+            raise ValueError(
+                f"{path} is {image.shape[1]}x{image.shape[0]} pixels, the model takes {width}x{height}; "
+                "resize it (--resize)."
+            )
+        images.append(image)
+
+    @jit
+    def probabilities(params: Any, stats: Any, pixels: jax.Array) -> jax.Array:
+        logits = run.model.apply(params, stats, data.to_float(pixels), train=False)[0].logits
+        return jax.nn.softmax(logits, axis=-1)
+
+    # One image at a time: any number of files compiles once.
+    rows = [np.asarray(probabilities(run.params, run.stats, image[None])[0]) for image in images]
+    return [
+        Prediction(
+            path=str(path),
+            label=run.class_names[int(row.argmax())],
+            distribution={name: float(p) for name, p in zip(run.class_names, row)},
+        )
+        for path, row in zip(paths, rows)
+    ]
