@@ -227,6 +227,8 @@ class OptimizerConfig:
             )
         for field in ("momentum", "beta1", "beta2"):
             _validate.within(field, getattr(self, field), 0.0, 0.9999999)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0; set momentum=0.9, or nesterov=False.")
         _validate.positive("epsilon", self.epsilon)
         _validate.non_negative("weight_decay", self.weight_decay)
         if self.clip is not None:

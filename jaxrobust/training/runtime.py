@@ -168,19 +168,19 @@ class Runtime:
 
     def local(self, tree: PyTree) -> PyTree:
         """One copy of a replicated tree, as arrays on this process's first device."""
-        index = 0 if self.resolved is Wrapper.PMAP else slice(None)
+        stacked = self.resolved is Wrapper.PMAP
 
-        def one(leaf: jax.Array) -> jax.Array:
-            data = leaf.addressable_data(0)
-            return data[index] if self.resolved is Wrapper.PMAP else data
+        def first(leaf: jax.Array) -> jax.Array:
+            shard = leaf.addressable_data(0)
+            return shard[0] if stacked else shard
 
-        return jax.tree.map(one, tree)
+        return jax.tree.map(first, tree)
 
     def fetch(self, tree: PyTree) -> PyTree:
         """One copy of a replicated tree as NumPy arrays that own their memory; waits for the devices."""
         host = jax.device_get(jax.tree.map(lambda leaf: leaf.addressable_data(0), tree))
-        pick = (lambda x: np.array(x[0])) if self.resolved is Wrapper.PMAP else np.array
-        return jax.tree.map(pick, host)
+        stacked = self.resolved is Wrapper.PMAP
+        return jax.tree.map(lambda shard: np.array(shard[0] if stacked else shard), host)
 
     def _place(self, leaf: Any, sharding: NamedSharding) -> jax.Array:
         """A global array from this process's part."""

@@ -57,7 +57,10 @@ def init_state(
     if init_from is not None:
         _check_same_shapes((params, stats), tuple(init_from))
         params, stats = jax.tree.map(
-            lambda own, given: jnp.asarray(given, own.dtype), (params, stats), tuple(init_from)
+            # A copy: the state is donated step by step, the caller's arrays are not.
+            lambda own, given: jnp.array(given, own.dtype, copy=True),
+            (params, stats),
+            tuple(init_from),
         )
     ema = jax.tree.map(jnp.copy, (params, stats)) if ema_decay else ()
     return TrainState(
