@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks._gradients import GradientFn
-from jaxrobust.attacks._keys import fold_rows
+from jaxrobust.attacks._rows import fold_rows, like_rows
 from jaxrobust.attacks._starts import StartFn
 from jaxrobust.attacks._worst import Worst, judge, worse_of
 from jaxrobust.types import Array, Example, LossFn, Neighbourhood, ScoreFn, Theta
@@ -59,6 +59,7 @@ def climb(
 
     start_keys, step_keys = fold_rows(keys, 0), fold_rows(keys, 1)
     theta = jax.vmap(lambda key, ex: start_fn(key, neighbourhood, ex))(start_keys, example)
+    theta = like_rows(theta, example)
     velocity = jax.tree.map(jnp.zeros_like, theta)
     theta, _, worst = jax.lax.fori_loop(0, steps, body, (theta, velocity, worst))
     # Only the scores of the last iterate are read, so its backward pass is never compiled.

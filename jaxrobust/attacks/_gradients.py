@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import _validate
-from jaxrobust.attacks._keys import fold_rows
+from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.types import Array, Example, LossFn, ScoreFn
 
 Scored: TypeAlias = tuple[tuple[Array, Array], Array]

@@ -54,7 +54,8 @@ def check_targets(y: Any, num_images: int, num_classes: int) -> Array:
     if y.shape[1] != num_classes or not np.issubdtype(y.dtype, np.floating):
         raise ValueError(
             f"Expected distributions y of shape [{num_images}, {num_classes}] and a float dtype, got "
-            f"{y.shape} of {y.dtype}. The model has {num_classes} classes; labels are integers of shape [{num_images}]."
+            f"{y.shape} of {y.dtype}. The model has {num_classes} classes; labels are "
+            f"integers of shape [{num_images}]."
         )
     wrong = ~((y >= 0).all(axis=1) & (np.abs(y.sum(axis=1) - 1) < 1e-3))
     if wrong.any():

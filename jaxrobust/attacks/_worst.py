@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.attacks._rows import like_rows
 from jaxrobust.types import Array, AttackResult, Example, Neighbourhood, Theta
 
 
@@ -52,10 +53,13 @@ def worse_of(old: Worst, new: Worst) -> Worst:
 
 def nothing(neighbourhood: Neighbourhood, example: Example) -> Worst:
     """The state before any candidate: the identity at level 0."""
-    # The level is read off the images, for a constant would lack the mapped axis that `shard_map` tracks.
-    blank = jnp.zeros_like(example.image[:, 0, 0, 0], dtype=jnp.float32)
-    theta = jax.vmap(neighbourhood.init)(example)
-    return Worst(theta=theta, level=blank.astype(jnp.int8), loss=blank - jnp.inf)
+    rows = example.image.shape[0]
+    blank = Worst(
+        theta=jax.vmap(neighbourhood.init)(example),
+        level=jnp.zeros(rows, jnp.int8),
+        loss=jnp.full(rows, -jnp.inf, jnp.float32),
+    )
+    return like_rows(blank, example)
 
 
 def to_result(neighbourhood: Neighbourhood, example: Example, worst: Worst) -> AttackResult:

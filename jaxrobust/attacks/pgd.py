@@ -9,7 +9,7 @@ from jaxrobust import _validate
 from jaxrobust.attacks._ascent import climb
 from jaxrobust.attacks._checks import check_neighbourhood
 from jaxrobust.attacks._gradients import GradientFn, exact_gradient
-from jaxrobust.attacks._keys import fold_rows
+from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.attacks._starts import StartFn, identity_start, uniform_start
 from jaxrobust.attacks._worst import Worst, nothing, to_result, worse_of
 from jaxrobust.numerics.losses import cross_entropy

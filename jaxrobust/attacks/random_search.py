@@ -6,7 +6,7 @@ import jax
 
 from jaxrobust import _validate
 from jaxrobust.attacks._checks import check_neighbourhood
-from jaxrobust.attacks._keys import fold_rows
+from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.attacks._search import search
 from jaxrobust.attacks._worst import to_result
 from jaxrobust.numerics.losses import cross_entropy

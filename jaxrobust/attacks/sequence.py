@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from jaxrobust.attacks._keys import fold_rows
+from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.types import Array, Attack, AttackResult, Example, ScoreFn
 
 
@@ -30,7 +30,7 @@ class Sequence:
         if not isinstance(self.stages, tuple) or not self.stages:
             raise ValueError(f"Expected stages to be a non-empty tuple of attacks, got {self.stages!r}.")
         for stage in self.stages:
-            if not isinstance(stage, Attack):
+            if isinstance(stage, type) or not isinstance(stage, Attack):
                 raise ValueError(f"Expected every stage to be an attack, got {stage!r}.")
 
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:

@@ -37,7 +37,7 @@ class Compose:
         if not isinstance(self.parts, tuple) or not self.parts:
             raise ValueError(f"Expected parts to be a non-empty tuple of neighbourhoods, got {self.parts!r}.")
         for part in self.parts:
-            if not isinstance(part, Neighbourhood):
+            if isinstance(part, type) or not isinstance(part, Neighbourhood):
                 raise ValueError(f"Expected every part to be a neighbourhood, got {part!r}.")
 
     def _along(

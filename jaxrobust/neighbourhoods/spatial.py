@@ -1,7 +1,7 @@
-r"""Rotation, translation: $N(x) = \{A(\theta) x + B : |\theta| \le \epsilon_1, \|B\|_\infty \le \epsilon_2\}$.
+r"""Rotation, translation: $N(x) = \{A(\theta)x + B : |\theta| \le \epsilon_1, \|B\|_\infty \le \epsilon_2\}$.
 
-Conventions. A pixel is a point at its row and column number; an image `[h, w, c]` turns about its centre ((h
-- 1) / 2, (w - 1) / 2). Angles are in degrees and counter-clockwise as one looks at the image (rows run
+Conventions. A pixel is a point at its row and column number; an image `[h, w, c]` turns about its centre
+((h - 1) / 2, (w - 1) / 2). Angles are in degrees and counter-clockwise as one looks at the image (rows run
 downwards); shifts are (down, right) in pixels. Both motions interpolate bilinearly, rotation first, with
 zeros outside the image, as in Engstrom et al., arXiv:1712.02779.
 """
@@ -27,22 +27,23 @@ class Pose(NamedTuple):
 
 def _bilinear(image: Array, rows: Array, cols: Array) -> Array:
     """Samples `image` [h, w, c] at real coordinates `rows`, `cols` [m, n] -> [m, n, c], zeros outside."""
-    h, w, c = image.shape
+    h, w, _ = image.shape
     # Outside, a point rests on the ring of zeros around the image, where the image has weight 0.
     rows, cols = jnp.clip(rows, -1.0, h), jnp.clip(cols, -1.0, w)
     top = jnp.minimum(jnp.floor(jax.lax.stop_gradient(rows)), h - 1.0)
     left = jnp.minimum(jnp.floor(jax.lax.stop_gradient(cols)), w - 1.0)
-    down, right = (rows - top)[..., None], (cols - left)[..., None]
-    ring = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-    index = (top.astype(jnp.int32) + 1) * (w + 2) + left.astype(jnp.int32) + 1
-    flat = ring.reshape(-1, c)
+    down, right = rows - top, cols - left
+    weights = jnp.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right], -1)
+    index = (top.astype(jnp.int32) + 1) * (w + 1) + left.astype(jnp.int32) + 1
 
-    def corner(offset: int) -> Array:
-        return flat.at[index + offset].get(mode="promise_in_bounds")
+    def sample(channel: Array) -> Array:
+        ring = jnp.pad(channel, 1)
+        # The four corners of a cell lie side by side, so one gather fetches them: on CPU 5 to 15 times as
+        # fast as four gathers, or as gathering all channels at once.
+        corners = jnp.stack([ring[:-1, :-1], ring[:-1, 1:], ring[1:, :-1], ring[1:, 1:]], axis=-1)
+        return (corners.reshape(-1, 4).at[index].get(mode="promise_in_bounds") * weights).sum(axis=-1)
 
-    upper = corner(0) * (1 - right) + corner(1) * right
-    lower = corner(w + 2) * (1 - right) + corner(w + 3) * right
-    return upper * (1 - down) + lower * down
+    return jax.vmap(sample, in_axes=2, out_axes=2)(image)
 
 
 def move(image: Array, pose: Pose) -> Array:
@@ -56,8 +57,8 @@ def move(image: Array, pose: Pose) -> Array:
     whole = jnp.floor(jax.lax.stop_gradient(pose.shift))
     fraction = pose.shift - whole
     # Rows and columns of the rotated plane, from the image's centre: one more than the output has.
-    y = (np.arange(-1, h) - (h - 1) / 2)[:, None] - whole[0]
-    x = (np.arange(-1, w) - (w - 1) / 2)[None, :] - whole[1]
+    y = jnp.arange(-1, h, dtype=image.dtype)[:, None] - (h - 1) / 2 - whole[0]
+    x = jnp.arange(-1, w, dtype=image.dtype)[None, :] - (w - 1) / 2 - whole[1]
     angle = jnp.deg2rad(pose.angle)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     turned = _bilinear(image, cos * y + sin * x + (h - 1) / 2, cos * x - sin * y + (w - 1) / 2)

@@ -30,7 +30,11 @@ class Row(NamedTuple):
 ATTACK_ROWS = (
     Row("pgd", "linf", PGD(neighbourhood=LInf(eps=0.2), steps=4, step_size=0.4)),
     Row("pgd", "l2-restarts", PGD(neighbourhood=L2(eps=0.7), steps=3, step_size=0.5, restarts=3)),
-    Row("pgd", "last", PGD(neighbourhood=LInf(eps=0.2), steps=3, start_fn=near_start(), keep_worst=False)),
+    Row(
+        "pgd",
+        "last",
+        PGD(neighbourhood=LInf(eps=0.2), steps=3, step_size=0.5, start_fn=near_start(), keep_worst=False),
+    ),
     Row(
         "pgd",
         "poses-margin",

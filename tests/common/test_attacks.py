@@ -112,15 +112,10 @@ def test_rows_do_not_see_each_other(row):
 @pytest.mark.slow
 def test_without_jit_it_gives_the_same(row):
     with jax.disable_jit():
-        plain = run(row.attack, PARAMS, KEYS, EXAMPLE)
-    assert_same(plain, compiled(row.attack)(PARAMS, KEYS, EXAMPLE), atol=1e-4)
-
-
-@ROWS
-def test_outside_of_jit_it_gives_the_same(row):
-    assert_same(
-        run(row.attack, PARAMS, KEYS, EXAMPLE), compiled(row.attack)(PARAMS, KEYS, EXAMPLE), atol=1e-4
-    )
+        python = run(row.attack, PARAMS, KEYS, EXAMPLE)
+    eager = run(row.attack, PARAMS, KEYS, EXAMPLE)
+    assert_same(python, eager, atol=1e-4)
+    assert_same(eager, compiled(row.attack)(PARAMS, KEYS, EXAMPLE), atol=1e-4)
 
 
 @ROWS
@@ -135,8 +130,7 @@ def test_a_second_call_compiles_nothing(row):
     first = jaxrobust.attack(row.attack, partial(counted, PARAMS), IMAGES, EXAMPLE.target, key=key)
     seen = len(traces)
     twin = copy.deepcopy(row.attack)
-    changed = jax.tree.map(lambda leaf: -leaf, PARAMS)
-    second = jaxrobust.attack(twin, partial(counted, changed), IMAGES, EXAMPLE.target, key=key)
+    second = jaxrobust.attack(twin, partial(counted, make_params(seed=7)), IMAGES, EXAMPLE.target, key=key)
     assert len(traces) == seen > 0
     assert float(jnp.abs(first.image - second.image).max()) > 0
 
@@ -190,11 +184,5 @@ def test_radius_0_gives_the_clean_image_also_when_traced(row):
     result = at(0.0)
     np.testing.assert_array_equal(result.image, IMAGES)
     np.testing.assert_array_equal(result.distance, 0.0)
-    half = at(0.5)
-    assert_same(half, compiled(row.attack.scaled(0.5))(PARAMS, KEYS, EXAMPLE), atol=1e-4)
-
-
-@ROWS
-def test_a_one_hot_distribution_is_the_label(row):
-    one_hot = EXAMPLE._replace(target=jax.nn.one_hot(EXAMPLE.target, CLASSES))
-    assert_same(compiled(row.attack)(PARAMS, KEYS, one_hot), compiled(row.attack)(PARAMS, KEYS, EXAMPLE))
+    assert_same(at(1.0), compiled(row.attack)(PARAMS, KEYS, EXAMPLE), atol=1e-4)
+    assert float(at(0.5).distance.max()) <= 1 + 1e-5
