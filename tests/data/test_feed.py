@@ -277,3 +277,14 @@ def test_real_images(data_dir, name):
         np.testing.assert_array_equal, stream.batch((), stream.cursor(700), row_keys(sizes))[:3], batch[:3]
     )
     stream.close()
+
+
+@pytest.mark.parametrize("sizes", [BatchSizes(4, 8), BatchSizes(4, 0)])
+def test_devices_share_the_batch(parts, sizes):
+    feed, keys = ResidentFeed(parts, sizes, 0, augment=AUGMENT), row_keys(sizes)
+    whole = jax.jit(feed.batch)(feed.arrays, feed.cursor(3), keys)
+    shares = jax.tree.map(
+        lambda x: x.reshape(4, -1, *x.shape[1:]) if len(x) else x.reshape(4, 0), (feed.cursor(3), keys)
+    )
+    found = jax.pmap(feed.batch, in_axes=(None, 0, 0))(feed.arrays, *shares)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y.reshape(x.shape)), whole, found)
