@@ -57,7 +57,13 @@ class _Init:
     image_shape: tuple[int, int, int]
 
     def __call__(self, key: Array) -> tuple[PyTree, PyTree]:
-        return _initialised(self.module, self.image_shape, key)
+        if isinstance(key, jax.core.Tracer):
+            return _initialise(self.module, self.image_shape, key)
+        try:
+            return _initialised(self.module, self.image_shape, key)
+        except ValueError:
+            # Compiler options are refused inside another trace; an error of the module itself comes again.
+            return _initialise(self.module, self.image_shape, key)
 
 
 def _initialise(module: nn.Module, image_shape: tuple[int, int, int], key: Array) -> tuple[PyTree, PyTree]:
@@ -65,8 +71,10 @@ def _initialise(module: nn.Module, image_shape: tuple[int, int, int], key: Array
     return variables["params"], variables.get("batch_stats", {})
 
 
-# Plain jax.jit: compiler options are refused where the caller is itself under jit or eval_shape.
-_initialised = jax.jit(_initialise, static_argnums=(0, 1))
+# Dozens of random draws, each used once: the full optimiser takes 3 times longer over them, for nothing.
+_initialised = jax.jit(
+    _initialise, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 1}
+)
 
 
 @dataclass(frozen=True)

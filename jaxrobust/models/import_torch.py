@@ -33,10 +33,11 @@ def load_state_dict(
     image_shape: tuple[int, int, int] | None = None,
     ignore: tuple[str, ...] = (),
 ) -> tuple[PyTree, PyTree]:
-    """Reads a PyTorch net's weights for SmallCNN, PreActResNet18 or WideResNet, keyed as in TRADES, RobustBench.
+    """Reads a PyTorch net's weights for SmallCNN, PreActResNet18 or WideResNet.
 
-    Prefixes such as `module.` are taken off; BatchNorm's counters and TRADES' unused `sub_block1` are passed
-    over. Normalisation that the file carries (`mu` and `sigma`, or `mean` and `std`) must be the module's.
+    Keys are those of TRADES and RobustBench. Prefixes such as `module.` are taken off; BatchNorm's counters
+    and TRADES' unused `sub_block1` are passed over. Normalisation that the file carries (`mu` and `sigma`, or
+    `mean` and `std`) must be the module's.
     What keys do not show must be known: normalisation done in code, and PreActResNet18's
     `activated_shortcut`.
 

@@ -2,8 +2,9 @@
 
     python tests/models/make_golden.py [--full FOLDER]
 
-Each file holds logits and the names and shapes of the state dict; weights and images come from the seed by NumPy
-(golden/weights.py). With --full, nets of the published sizes go to FOLDER for a check by hand, see `CASES`.
+Each file holds logits and the names and shapes of the state dict; weights and images come from the seed by
+NumPy (golden/weights.py). With --full, two nets of published size go to FOLDER; the slow test then
+reads it from JAXROBUST_FULL_GOLDEN.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Weights and images drawn from a seed by NumPy: equal where the golden files are made and where they are read."""
+"""Weights and images drawn from a seed by NumPy: equal where golden files are made and read."""
 
 import numpy as np
 
