@@ -11,6 +11,7 @@ from jaxrobust.models import build
 from jaxrobust.models._layers import BatchNorm, Conv, Dense, dropout
 from jaxrobust.neighbourhoods import LInf
 from jaxrobust.objectives import SRT
+from jaxrobust.training import OptimizerConfig, Runtime, TrainState, Wrapper, fit
 from jaxrobust.types import Array, Model, Outputs
 
 SHAPE = (6, 6, 1)
@@ -71,3 +72,19 @@ def tiny_feed(
         process_index=process_index,
         process_count=process_count,
     )
+
+
+def tiny_fit(num_steps: int = 3, *, learning_rate: float = 0.05, **options: Any) -> TrainState:
+    """A run of all of the above."""
+    defaults: dict[str, Any] = {
+        "model": tiny_model(),
+        "objective": tiny_objective(),
+        "optimizer": OptimizerConfig(learning_rate=learning_rate, weight_decay=5e-4).build(num_steps),
+        "feed": tiny_feed(),
+        "seed": 1,
+        "runtime": Runtime(wrapper=Wrapper.JIT, num_devices=1),
+        "ema_decay": 0.9,
+        "log_every": 4,
+        "progress": False,
+    }
+    return fit(num_steps=num_steps, **{**defaults, **options})

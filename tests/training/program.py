@@ -33,13 +33,11 @@ def main() -> int:
         Checkpoints,
         Interrupted,
         JsonLines,
-        OptimizerConfig,
         Runtime,
         Wrapper,
         eval_weights,
-        fit,
     )
-    from tests.common.tiny import tiny_feed, tiny_model, tiny_objective
+    from tests.common.tiny import tiny_feed, tiny_fit
 
     class Slow:
         """A sink that takes its time, so that a signal finds the run at work."""
@@ -67,21 +65,14 @@ def main() -> int:
             best_metric="norm",
         )
     try:
-        state = fit(
-            model=tiny_model(),
-            objective=tiny_objective(),
-            optimizer=OptimizerConfig(learning_rate=0.05, weight_decay=5e-4).build(options.steps),
+        state = tiny_fit(
+            options.steps,
             feed=tiny_feed(process_index=jax.process_index(), process_count=jax.process_count()),
-            num_steps=options.steps,
-            seed=1,
             runtime=runtime,
             checkpoints=checkpoints,
             validate_fn=validate,
             validate_every=11,
-            log_every=4,
             sinks=(JsonLines(options.out / "metrics.jsonl"), Slow()),
-            ema_decay=0.9,
-            progress=False,
         )
     except Interrupted as stop:
         print(stop, flush=True)

@@ -1,0 +1,101 @@
+"""Every wrapper and number of devices makes the same run; data are placed once."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust.training import Runtime, Wrapper, initialise_distributed
+from jaxrobust.training.runtime import agree
+from tests.common.tiny import tiny_feed, tiny_fit
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """The state after one step and after three, on one device."""
+    return {steps: jax.device_get(tiny_fit(steps)) for steps in (1, 3)}
+
+
+@pytest.mark.parametrize("wrapper", [Wrapper.JIT, Wrapper.PMAP, Wrapper.SHARD_MAP])
+def test_four_devices_make_the_run_of_one(wrapper, one_device):
+    for steps, expected in one_device.items():
+        state = tiny_fit(steps, runtime=Runtime(wrapper=wrapper, num_devices=4))
+        # Everything: parameters, BatchNorm statistics, momentum and average.
+        chex.assert_trees_all_close(jax.device_get(state), expected, atol=2e-6)
+        assert int(state.step) == steps
+
+
+def test_the_run_has_batchnorm_and_dropout_and_trains(one_device):
+    kernel = one_device[1].params["Conv_0"]["kernel"], one_device[3].params["Conv_0"]["kernel"]
+    assert np.abs(kernel[0] - kernel[1]).max() > 1e-4
+    assert np.abs(one_device[3].stats["BatchNorm_0"]["mean"]).max() > 1e-4
+    assert tiny_fit(1).params.keys() == one_device[1].params.keys()
+    chex.assert_trees_all_equal(jax.device_get(tiny_fit(1)), one_device[1])
+
+
+def test_default_is_jit_on_one_device_and_pmap_on_several():
+    assert Runtime(num_devices=1).resolved is Wrapper.JIT and Runtime(num_devices=1).axis_name is None
+    assert Runtime(num_devices=4).resolved is Wrapper.PMAP and Runtime(num_devices=4).axis_name == "batch"
+    assert Runtime().device_count == jax.device_count()
+
+
+def test_precision_is_a_name_for_the_models_dtype():
+    assert Runtime(bf16=True).dtype == "bfloat16" and Runtime().dtype == "float32"
+
+
+@pytest.mark.parametrize("wrapper", [Wrapper.JIT, Wrapper.PMAP, Wrapper.SHARD_MAP])
+def test_replicated_trees_come_back_as_they_were(wrapper):
+    runtime = Runtime(wrapper=wrapper, num_devices=4)
+    tree = {"a": np.arange(6.0, dtype=np.float32).reshape(2, 3), "b": (jnp.int32(3),), "c": ()}
+    placed = runtime.replicate(tree)
+    assert placed["a"].sharding.device_set == set(runtime.devices)
+    chex.assert_trees_all_equal(runtime.fetch(placed), jax.tree.map(np.asarray, tree))
+    chex.assert_trees_all_equal(jax.device_get(runtime.local(placed)), jax.tree.map(np.asarray, tree))
+    fetched = runtime.fetch(placed)["a"]
+    assert fetched.flags.owndata and fetched.flags.writeable
+
+
+@pytest.mark.parametrize("wrapper", [Wrapper.JIT, Wrapper.PMAP, Wrapper.SHARD_MAP])
+def test_rows_are_divided_in_order(wrapper):
+    runtime = Runtime(wrapper=wrapper, num_devices=4)
+    placed = runtime.shard(np.arange(8))
+    shards = sorted(placed.addressable_shards, key=lambda shard: shard.device.id)
+    assert [np.ravel(shard.data).tolist() for shard in shards] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert runtime.shard(np.zeros((0, 3))).size == 0
+
+
+@pytest.mark.parametrize("donate", [True, False])
+def test_donation_frees_the_old_state(donate):
+    runtime = Runtime(wrapper=Wrapper.JIT, num_devices=1, donate=donate)
+    update = runtime.compile(lambda state, arrays, cursor, words: (state + 1, {}))
+    state, arrays, words = runtime.replicate((jnp.zeros(4), (), jnp.zeros(2)))
+    update(state, arrays, runtime.shard(np.arange(4)), words)
+    assert state.is_deleted() == donate
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Runtime(wrapper="pmap"), "Expected wrapper to be one of"),
+        (lambda: Runtime(prefetch=0), "prefetch"),
+        (lambda: Runtime(num_devices=0), "num_devices"),
+        (lambda: Runtime(num_devices=64).devices, "Expected num_devices <= 4"),
+        (lambda: Runtime(num_devices=4).shard(np.zeros(6)), "6 rows cannot be divided over 4 devices"),
+        (lambda: tiny_fit(feed=tiny_feed(6, 8), runtime=Runtime(num_devices=4)), "6 labelled images"),
+    ],
+)
+def test_bad_values_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_half_given_addresses_are_refused(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    with pytest.raises(ValueError, match="JAX_COORDINATOR_ADDRESS set, but not JAX_NUM_PROCESSES"):
+        initialise_distributed()
+
+
+def test_one_process_agrees_with_itself():
+    tree = {"a": np.array(2.0)}
+    assert agree(tree) is tree
