@@ -1,7 +1,7 @@
 """From a linen module, which is a configuration, to `types.Model`, which is a pair of pure functions."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -98,11 +98,10 @@ class _Apply:
         variables: dict[str, Any] = {"params": params}
         if stats:
             variables["batch_stats"] = stats
-        options = {"train": train, "keys": keys, "axis_name": axis_name}
-        if not (train and stats):
-            return self.module.apply(variables, x, **options), stats
-        outputs, changed = self.module.apply(variables, x, mutable=["batch_stats"], **options)
-        return outputs, changed["batch_stats"]
+        options: dict[str, Any] = {"train": train, "keys": keys, "axis_name": axis_name}
+        advancing = ["batch_stats"] if train and stats else []
+        outputs, advanced = self.module.apply(variables, x, mutable=advancing, **options)
+        return cast(Outputs, outputs), advanced["batch_stats"] if advancing else stats
 
 
 def num_params(model: Model) -> int:

@@ -125,10 +125,10 @@ def _count_classes(function: Function, params: PyTree, image_shape: tuple[int, i
             "JAX cannot trace this callable: it converts its images to NumPy, or branches on their values. "
             "Write it with jax.numpy, or wrap it in jax.pure_callback."
         ) from error
-    shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
+    shape = getattr(result, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
         found = f"shape {list(shape)}" if shape is not None else f"a {type(result).__name__}"
         raise ValueError(f"Expected logits of shape [2, k] (k >= 2) for a batch of 2 images, got {found}.")
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"Expected floating-point logits, got {dtype}: classes have no gradient.")
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise ValueError(f"Expected floating-point logits, got {result.dtype}: classes have no gradient.")
     return shape[1]

@@ -1,5 +1,6 @@
 """PreActResNet-18, the usual small net of adversarial training on CIFAR-10."""
 
+from functools import partial
 from typing import ClassVar
 
 import flax.linen as nn
@@ -21,17 +22,17 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, axis_name: str | None) -> Array:
-        options = {"use_bias": False, "kernel_init": he_fan_out, "dtype": self.dtype}
+        conv = partial(Conv, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
         strides = (self.stride, self.stride)
         y = BatchNorm(dtype=self.dtype, name="bn1")(x, train=train, axis_name=axis_name)
         y = nn.relu(y)
         shortcut = x
         if self.stride != 1 or x.shape[-1] != self.features:
             source = y if self.activated_shortcut else x
-            shortcut = Conv(self.features, (1, 1), strides, "VALID", name="shortcut_0", **options)(source)
-        y = Conv(self.features, (3, 3), strides, TORCH_PADDING, name="conv1", **options)(y)
+            shortcut = conv(self.features, (1, 1), strides, "VALID", name="shortcut_0")(source)
+        y = conv(self.features, (3, 3), strides, TORCH_PADDING, name="conv1")(y)
         y = BatchNorm(dtype=self.dtype, name="bn2")(y, train=train, axis_name=axis_name)
-        y = Conv(self.features, padding=TORCH_PADDING, name="conv2", **options)(nn.relu(y))
+        y = conv(self.features, padding=TORCH_PADDING, name="conv2")(nn.relu(y))
         return y + shortcut
 
 
@@ -78,8 +79,8 @@ class PreActResNet18(nn.Module):
     ) -> Outputs:
         """`x` `[b, h, w, c]` in [0, 1] to Outputs; BatchNorm averages over `axis_name` in train mode."""
         x = normalise(x, self.mean, self.std)
-        options = {"use_bias": False, "kernel_init": he_fan_out, "dtype": self.dtype}
-        x = Conv(self.width, padding=TORCH_PADDING, name="conv1", **options)(x)
+        conv = partial(Conv, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
+        x = conv(self.width, padding=TORCH_PADDING, name="conv1")(x)
         taps = {"conv1": x}
         for stage in range(4):
             for i in range(2):

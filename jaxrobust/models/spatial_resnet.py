@@ -1,5 +1,6 @@
 """The CIFAR-10 residual net of the geometry experiments."""
 
+from functools import partial
 from typing import ClassVar
 
 import flax.linen as nn
@@ -25,25 +26,16 @@ class _Unit(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, axis_name: str | None) -> Array:
+        conv = partial(Conv, self.features, padding="SAME", use_bias=False, kernel_init=he_fan_out)
+
         def activated(x: Array, name: str) -> Array:
             norm = BatchNorm(eps=BN_EPS, dtype=self.dtype, name=name)
             return leaky_relu(norm(x, train=train, axis_name=axis_name), SLOPE)
 
-        def conv(x: Array, stride: int, name: str) -> Array:
-            return Conv(
-                self.features,
-                strides=(stride, stride),
-                padding="SAME",
-                use_bias=False,
-                kernel_init=he_fan_out,
-                dtype=self.dtype,
-                name=name,
-            )(x)
-
         y = activated(x, "bn1")
         shortcut = _shortcut(y if self.activate_shortcut else x, self.features, self.stride)
-        y = conv(y, self.stride, "conv1")
-        return conv(activated(y, "bn2"), 1, "conv2") + shortcut
+        y = conv(strides=(self.stride, self.stride), dtype=self.dtype, name="conv1")(y)
+        return conv(dtype=self.dtype, name="conv2")(activated(y, "bn2")) + shortcut
 
 
 def _shortcut(x: Array, features: int, stride: int) -> Array:
@@ -100,8 +92,8 @@ class SpatialResNet(nn.Module):
     ) -> Outputs:
         """`x` `[b, h, w, c]` in [0, 1] to Outputs; BatchNorm averages over `axis_name` in train mode."""
         x = standardise(x) if self.standardise else x
-        options = {"use_bias": False, "kernel_init": he_fan_out, "dtype": self.dtype}
-        x = Conv(self.filters[0], padding="SAME", name="init_conv", **options)(x)
+        conv = partial(Conv, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
+        x = conv(self.filters[0], padding="SAME", name="init_conv")(x)
         taps = {"init_conv": x}
         for stage, width in enumerate(self.filters[1:], start=1):
             for i in range(self.units):

@@ -1,5 +1,6 @@
 """Wide residual nets, the CIFAR-10 nets of the pixel experiments."""
 
+from functools import partial
 from typing import ClassVar
 
 import flax.linen as nn
@@ -22,16 +23,16 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, keys: Array | None, axis_name: str | None) -> Array:
-        options = {"use_bias": False, "kernel_init": he_fan_out, "dtype": self.dtype}
+        conv = partial(Conv, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
         strides = (self.stride, self.stride)
         y = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train=train, axis_name=axis_name))
         shortcut = x
         if x.shape[-1] != self.features:
-            shortcut = Conv(self.features, (1, 1), strides, "VALID", name="convShortcut", **options)(y)
-        y = Conv(self.features, (3, 3), strides, TORCH_PADDING, name="conv1", **options)(y)
+            shortcut = conv(self.features, (1, 1), strides, "VALID", name="convShortcut")(y)
+        y = conv(self.features, (3, 3), strides, TORCH_PADDING, name="conv1")(y)
         y = nn.relu(BatchNorm(dtype=self.dtype, name="bn2")(y, train=train, axis_name=axis_name))
         y = dropout(y, self.dropout, train=train, keys=keys, layer=self.index)
-        return Conv(self.features, padding=TORCH_PADDING, name="conv2", **options)(y) + shortcut
+        return conv(self.features, padding=TORCH_PADDING, name="conv2")(y) + shortcut
 
 
 class WideResNet(nn.Module):
@@ -84,9 +85,8 @@ class WideResNet(nn.Module):
     ) -> Outputs:
         """`x` `[b, h, w, c]` in [0, 1] to Outputs; train mode needs `keys` `[b]` where dropout > 0."""
         x = normalise(x, self.mean, self.std)
-        x = Conv(
-            16, padding=TORCH_PADDING, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype, name="conv1"
-        )(x)
+        conv = partial(Conv, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
+        x = conv(16, padding=TORCH_PADDING, name="conv1")(x)
         taps = {"conv1": x}
         per_stage = (self.depth - 4) // 6
         for stage in range(3):
