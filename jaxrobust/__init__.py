@@ -5,8 +5,24 @@ the rooms below (`neighbourhoods`, `attacks`, `objectives`, `training`, `evaluat
 it is made of.
 """
 
-from jaxrobust.attacks.frontend import attack
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxrobust.attacks.frontend import attack
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "attack"]
+
+
+def __getattr__(name: str) -> Any:
+    """`attack` and the rooms, imported on first use: `jaxrobust --help` does not wait for JAX."""
+    if name == "attack":
+        return importlib.import_module("jaxrobust.attacks.frontend").attack
+    try:
+        return importlib.import_module(f"jaxrobust.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"jaxrobust.{name}":
+            raise
+        raise AttributeError(f"module 'jaxrobust' has no attribute {name!r}") from None

@@ -69,7 +69,8 @@ def _members(kind: str) -> dict[str, str]:
         "objectives": objectives.OBJECTIVES,
         "models": models.MODELS,
         "neighbourhoods": neighbourhoods.NEIGHBOURHOODS,
-        "reproductions": experiments.REPRODUCTIONS,
+        # The module's docstring says which table it is.
+        "reproductions": {k: inspect.getmodule(v) for k, v in experiments.REPRODUCTIONS.items()},
     }
     if kind == "attacks":
         named = {name: _first_line(member) for name, member in attacks.ATTACKS.items()}

@@ -1,8 +1,7 @@
 """The command `jaxrobust`.
 
 Exit codes: 0 done, 1 a mistake that a sentence explains, 2 wrong usage, 130 interrupted, 143 after SIGTERM
-    with a
-checkpoint saved. JAX is imported inside the commands, so that `--help` answers at once.
+with a checkpoint saved. JAX is imported inside the commands, so that `--help` answers at once.
 """
 
 import sys

@@ -1,15 +1,14 @@
 """Experiments: configurations as values, runs that resume, and what stands behind each table."""
 
+from jaxrobust.experiments import digits_demo, srt_mnist
 from jaxrobust.experiments.codec import dumps, from_json, loads, to_json
-from jaxrobust.experiments.digits_demo import digits_demo
 from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment
 from jaxrobust.experiments.judge import Prediction, evaluate_run, predict
 from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
 from jaxrobust.experiments.run import Run, is_finished, load_run, train
-from jaxrobust.experiments.srt_mnist import srt_mnist
 
-REPRODUCTIONS = {"digits_demo": digits_demo, "srt_mnist": srt_mnist}
+REPRODUCTIONS = {"digits_demo": digits_demo.reproduce, "srt_mnist": srt_mnist.reproduce}
 
 __all__ = [
     "EXPERIMENTS",
@@ -21,7 +20,6 @@ __all__ = [
     "Prediction",
     "Run",
     "apply_overrides",
-    "digits_demo",
     "dumps",
     "evaluate_run",
     "from_json",
@@ -30,7 +28,6 @@ __all__ = [
     "load_run",
     "loads",
     "predict",
-    "srt_mnist",
     "summary",
     "to_json",
     "train",

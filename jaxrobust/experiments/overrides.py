@@ -20,7 +20,6 @@ _OPERATORS = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
 }
 _CONSTANTS = {"true": True, "false": False, "none": None, "null": None}
 

@@ -33,7 +33,7 @@ NUM = 2000
 OUT = Path("docs/results/srt_mnist")
 
 
-def srt_mnist(
+def reproduce(
     *,
     runs_dir: Path,
     log_fn: LogFn,
@@ -101,8 +101,8 @@ def _head(num: int) -> str:
         "Written by the commands below; `rows.jsonl` has every number with its radius, seed, versions and "
         f"time. Accuracy in percent on the first {num:,} test images, at the checkpoint with the best robust "
         "accuracy on 1,000 validation images of the training set. `±` is the 95% Student t interval over "
-        "seeds. RandAdv and GridAdv rows count every image, as their source does; `worst of all` is the per-image "
-        "worst over attacks, the clean image included.\n\n"
+        "seeds. RandAdv and GridAdv rows count every image, as their source does; `worst of all` is the "
+        "per-image worst over attacks, the clean image included.\n\n"
         "1,000 labelled (stratified) and 9,000 unlabelled images, 800 Adam steps of 128 images, the same for "
         "all rows; a shorter schedule than the paper's, so these are not its numbers. `RT (source)` sees the "
         "13 labelled images of each of SRT's steps, `RT (full batch)` 128 labelled ones. In geometry AT is "
