@@ -54,6 +54,15 @@ def unmeasured(name: str, unit: str, why: str) -> Verdict:
     return verdict(name, Level.OK, math.nan, unit, f"Not measured: {why}")
 
 
+def gap(first: np.ndarray, second: np.ndarray) -> float:
+    """The largest difference; NaN agrees with NaN, all else that is not finite differs infinitely."""
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(first - second)
+    same = (first == second) | (np.isnan(first) & np.isnan(second))
+    apart = np.where(same, 0, np.where(np.isnan(apart), np.inf, apart))
+    return float(apart.max(initial=0))
+
+
 def scale(logits: np.ndarray) -> float:
     """The spread of the logits, against which a difference is large or small."""
     finite = logits[np.isfinite(logits)]

@@ -15,7 +15,7 @@ from jaxrobust.evaluation._engine import Predictions, Subject
 from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Sample, Seen
 from jaxrobust.evaluation._view import look
 from jaxrobust.numerics.metrics import wilson_interval
-from jaxrobust.types import Model, PyTree
+from jaxrobust.types import Attack, Model, PyTree
 
 CONFIDENCE = 0.95
 
@@ -167,6 +167,7 @@ def _run(
     progress_fn,
 ) -> _Outcome:
     """One attack on the images it counts, and, if asked, on every image against C(x)."""
+    assert entry.attack is not None
     right = clean.correct(s.labels)
     index = np.arange(s.n) if entry.every_image else np.flatnonzero(right)
     found = _engine.run_attack(s, name, entry.attack, index, s.labels[index], progress_fn=progress_fn)
@@ -198,7 +199,7 @@ def _run(
         correct_8bit=spread(correct_8bit, right),
         prediction=spread(found.seen.prediction, clean.prediction),
         distance=spread(found.distance, np.full(s.n, np.nan, np.float32)),
-        moved=_moved(s, name, entry, clean, progress_fn) if robust_risk else None,
+        moved=_moved(s, name, entry.attack, clean, progress_fn) if robust_risk else None,
         attacked=len(index),
         nonfinite=int(np.sum(~found.seen.finite)),
         low=float(found.image.min()) if len(index) else math.nan,
@@ -211,10 +212,10 @@ def _run(
     )
 
 
-def _moved(s: Subject, name: str, entry: EvalAttack, clean: Predictions, progress_fn) -> np.ndarray:
+def _moved(s: Subject, name: str, attack: Attack, clean: Predictions, progress_fn) -> np.ndarray:
     """max over x' of 1{C(x') != C(x)}, eq. (3), for every image; the same draws as against the label."""
     index = np.arange(s.n)
-    found = _engine.run_attack(s, name, entry.attack, index, clean.prediction, progress_fn=progress_fn)
+    found = _engine.run_attack(s, name, attack, index, clean.prediction, progress_fn=progress_fn)
     return (~found.seen.correct(clean.prediction) | ~clean.finite) & found.inside()
 
 

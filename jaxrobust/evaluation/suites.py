@@ -189,7 +189,8 @@ def _overrides(entry: _Entry, text: str, threat: ThreatModel, aliases: dict[str,
 def parse(text: str, threat: ThreatModel) -> tuple[str, EvalAttack]:
     """One attack by name: `pgd`, `PGD-40`, `GridAdv.R`, `pgd:steps=100,restarts=5`, `fgsm:eps=8/255`.
 
-    Upper and lower case, hyphens and underscores do not matter. What is not given comes from `threat`.
+    Upper and lower case, hyphens and underscores do not matter, and the printed name reads back. What is not
+    given comes from `threat`.
 
     Args:
         text: name, optionally `-STEPS` (PGD, MI-FGSM), optionally `:field=value,...`.
@@ -206,7 +207,9 @@ def parse(text: str, threat: ThreatModel) -> tuple[str, EvalAttack]:
     >>> parse("GridAdv.R", ThreatModel(eps=0.3))[1].every_image
     True
     """
-    head, _, tail = text.strip().partition(":")
+    # The printed form, `NAME (field=value, ...)`, reads back.
+    written = re.sub(r"\s*\((.*)\)$", r":\1", text.strip())
+    head, _, tail = written.partition(":")
     plain, length = _plain(head), None
     if plain not in _BY_PLAIN and (match := re.fullmatch(r"(.*?)(\d+)", plain)):
         plain, length = match[1], int(match[2])

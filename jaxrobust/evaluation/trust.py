@@ -13,7 +13,7 @@ import numpy as np
 from jaxrobust.evaluation import _engine, _masking
 from jaxrobust.evaluation._engine import Subject
 from jaxrobust.evaluation._types import WORST, Level, Verdict
-from jaxrobust.evaluation._view import View, attack_rows, graded, scale, unmeasured, verdict
+from jaxrobust.evaluation._view import View, attack_rows, gap, graded, scale, unmeasured, verdict
 from jaxrobust.numerics.compile import jit
 
 
@@ -27,16 +27,15 @@ def batch_independence(view: View) -> Verdict:
     alone = _engine.predict(s._replace(batch_size=1), few).logits
     with_own = view.clean.logits[: len(few)]
     with_other = _engine.predict(together, np.concatenate([few, company])).logits[: len(few)]
-    gap = max(np.max(np.abs(alone - other)) for other in (with_own, with_other)) / scale(view.clean.logits)
-    level = graded(gap, 1e-3, 5e-2)
+    largest = max(gap(alone, other) for other in (with_own, with_other)) / scale(view.clean.logits)
+    level = graded(largest, 1e-3, 5e-2)
     advice = "The logits of an image are the same alone and in a batch."
     if level != Level.OK:
         advice = (
-            f"The logits of an image depend on the other images of its batch (by {gap:.2g} of their spread): "
-            "evaluate in eval mode, with frozen BatchNorm statistics and without dropout (apply with "
-            "train=False)."
+            f"The logits of an image depend on its batch (by {largest:.2g} of their spread): evaluate in eval "
+            "mode, with frozen BatchNorm statistics and without dropout (apply with train=False)."
         )
-    return verdict("batch_independence", level, gap, "largest change of a logit, in deviations", advice)
+    return verdict("batch_independence", level, largest, "largest change of a logit, in deviations", advice)
 
 
 def _traces_differ(s: Subject, images: np.ndarray) -> bool:
@@ -64,19 +63,19 @@ def _fresh_logits(s: Subject, images: np.ndarray) -> np.ndarray:
 def determinism(view: View) -> Verdict:
     """The same image twice gives the same logits; a randomised model needs the mean over its randomness."""
     s, few = view.subject, view.images[:4]
-    gap = np.max(np.abs(_engine.predict(s, view.images).logits - view.clean.logits))
+    largest = gap(_engine.predict(s, view.images).logits, view.clean.logits)
     if _traces_differ(s, few):
-        gap = max(gap, np.max(np.abs(_fresh_logits(s, few) - _fresh_logits(s, few))))
-    gap = gap / scale(view.clean.logits)
-    level = graded(gap, 1e-5, 1e-3)
+        largest = max(largest, gap(_fresh_logits(s, few), _fresh_logits(s, few)))
+    largest = largest / scale(view.clean.logits)
+    level = graded(largest, 1e-5, 1e-3)
     advice = "The same image twice gives the same logits."
     if level != Level.OK:
         advice = (
-            f"The same image twice gives different logits (by {gap:.2g} of their spread): turn the "
+            f"The same image twice gives different logits (by {largest:.2g} of their spread): turn the "
             "randomness "
             "off, or attack its expectation (gradient_fn=eot(...)) and average the predictions."
         )
-    return verdict("determinism", level, gap, "largest change of a logit, in deviations", advice)
+    return verdict("determinism", level, largest, "largest change of a logit, in deviations", advice)
 
 
 def image_bounds(view: View) -> Verdict:
@@ -146,15 +145,15 @@ def logits_not_probabilities(view: View) -> Verdict:
     """The model gives logits: on probabilities a loss takes a second softmax, and the gradient fades."""
     logits = view.clean.logits
     unit = "largest distance of a row's sum from 1"
-    gap = float(np.max(np.abs(logits.sum(axis=-1) - 1)))
+    apart = float(np.max(np.abs(logits.sum(axis=-1) - 1)))
     inside = bool(np.all((logits >= -1e-6) & (logits <= 1 + 1e-6)))
-    if inside and gap < 1e-3:
+    if inside and apart < 1e-3:
         advice = "The model returns probabilities: return the logits instead (leave out the last softmax)."
-        return verdict("logits_not_probabilities", Level.FAIL, gap, unit, advice)
+        return verdict("logits_not_probabilities", Level.FAIL, apart, unit, advice)
     if inside:
         advice = "All logits are in [0, 1], like sigmoid outputs: return what comes before the squashing."
-        return verdict("logits_not_probabilities", Level.WARN, gap, unit, advice)
-    return verdict("logits_not_probabilities", Level.OK, gap, unit, "The model returns logits.")
+        return verdict("logits_not_probabilities", Level.WARN, apart, unit, advice)
+    return verdict("logits_not_probabilities", Level.OK, apart, unit, "The model returns logits.")
 
 
 def rounding(view: View) -> Verdict:
@@ -164,8 +163,8 @@ def rounding(view: View) -> Verdict:
         return unmeasured("rounding", unit, "nothing was attacked.")
     rows = [row for row in view.report.rows if row["attack"] != WORST]
     row = max(rows, key=lambda row: abs(row["accuracy_8bit"] - row["accuracy"]))
-    gap = abs(row["accuracy_8bit"] - row["accuracy"])
-    level = graded(gap, 0.02, 0.1)
+    change = abs(row["accuracy_8bit"] - row["accuracy"])
+    level = graded(change, 0.02, 0.1)
     advice = "Rounding the attacked images to 8 bits changes nothing that matters."
     if level != Level.OK:
         advice = (
@@ -174,7 +173,7 @@ def rounding(view: View) -> Verdict:
             "quote the "
             "rounded accuracy where a file or a camera lies between."
         )
-    return verdict("rounding", level, gap, unit, advice)
+    return verdict("rounding", level, change, unit, advice)
 
 
 def identity(view: View) -> Verdict:
