@@ -230,7 +230,7 @@ def restore_weights(path: str | os.PathLike, *, best: bool = True, ema: bool = T
         with ocp.StandardCheckpointer() as reader:
             weights = reader.restore(folder / "weights")
     except Exception as error:
-        raise ValueError(f"The checkpoint {folder} cannot be read: {error}") from error
+        raise ValueError(f"The checkpoint {folder} cannot be read: {_short(error)}") from error
     prefix = "ema_" if ema and "ema_params" in weights else ""
     return Weights(weights[f"{prefix}params"], weights.get(f"{prefix}stats") or {}, int(folder.name))
 
@@ -326,6 +326,12 @@ def _assemble(weights: Mapping[str, PyTree], rest: Mapping[str, Any], like: Trai
     params, stats, ema = fill((like.params, like.stats, like.ema), "")
     step, opt_state, obj_state = fill((like.step, like.opt_state, like.obj_state), "rest")
     return TrainState(step, params, stats, opt_state, obj_state, ema)
+
+
+def _short(error: Exception) -> str:
+    """The start of a message; tensorstore's go on for pages."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

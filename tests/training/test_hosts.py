@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrobust.training import Checkpoints
 from tests.common.tiny import tiny_fit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,21 +59,22 @@ def assert_is_the_run_of_one(out: Path, expected: dict[str, np.ndarray]) -> None
 
 
 def check(out: Path, wrapper: str) -> None:
-    """Three steps; then again from the checkpoint of the second, which process 1 has to be sent."""
-    state = tiny_fit(3)
+    """Four steps, of which the pair takes up the last three from a checkpoint that one process wrote."""
+    steps = 4
+    checkpoints = Checkpoints(
+        out / "checkpoints", config={"steps": steps}, keep=steps, save_every=1, best_metric="norm"
+    )
+    state = tiny_fit(steps, checkpoints=checkpoints)
     expected = {
         jax.tree_util.keystr(path): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
-    run_pair(out, wrapper, 3)
+    for step in range(2, steps + 1):
+        shutil.rmtree(out / "checkpoints" / str(step))
+    run_pair(out, wrapper, steps)
     assert_is_the_run_of_one(out, expected)
-    rows = (out / "metrics.jsonl").read_text()
-    shutil.rmtree(out / "checkpoints" / "3")
-    for index in range(2):
-        (out / f"final_{index}.npz").unlink()
-    run_pair(out, wrapper, 3)
-    assert_is_the_run_of_one(out, expected)
-    assert (out / "metrics.jsonl").read_text() == rows
+    saved = [path.name for path in (out / "checkpoints").iterdir()]
+    assert "2" in saved and "4" in saved
 
 
 def test_two_processes_make_the_run_of_one(tmp_path):
