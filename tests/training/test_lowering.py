@@ -1,0 +1,75 @@
+"""The train step and the attack lower for TPU and CUDA on a machine that has neither."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxrobust.attacks import PGD
+from jaxrobust.data import Cursor
+from jaxrobust.models import MODELS, build
+from jaxrobust.neighbourhoods import LInf, RotationTranslation
+from jaxrobust.objectives import SRT
+from jaxrobust.training import OptimizerConfig, init_state, make_train_step, make_update
+from jaxrobust.types import Batch, Example
+from tests.common.tiny import tiny_feed, tiny_model, tiny_objective
+
+PLATFORMS = pytest.mark.parametrize("platform", ["tpu", "cuda"])
+
+
+def step_and_arguments(model, objective, rows=4):
+    optimizer = OptimizerConfig(learning_rate=0.1, weight_decay=5e-4).build(10)
+    state = jax.eval_shape(lambda key: init_state(key, model, objective, optimizer), jax.random.key(0))
+    images = jax.ShapeDtypeStruct((rows, *model.image_shape), jnp.float32)
+    batch = Batch(images, jax.ShapeDtypeStruct((rows,), jnp.int32), images)
+    step = make_train_step(model, objective, optimizer, num_steps=10)
+    return step, (state, batch, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+@PLATFORMS
+@pytest.mark.parametrize("name", ["small_cnn", "preact_resnet18"])
+def test_srt_step(platform, name):
+    shape = {"small_cnn": (28, 28, 1), "preact_resnet18": (32, 32, 3)}[name]
+    objective = SRT(attack=PGD(neighbourhood=LInf(eps=0.3), steps=2), warmup=0.4)
+    step, arguments = step_and_arguments(build(MODELS[name](), shape), objective)
+    exported = export.export(jax.jit(step), platforms=[platform])(*arguments)
+    assert exported.platforms == (platform,)
+    # XLA's own convolution is what runs there.
+    assert "stablehlo.convolution" in exported.mlir_module()
+
+
+@PLATFORMS
+def test_geometric_attack(platform):
+    attack = PGD(neighbourhood=RotationTranslation(max_angle=30.0, max_shift=3.0), steps=2)
+    model = tiny_model()
+    params, stats = jax.eval_shape(model.init, jax.random.key(0))
+
+    def run(params, stats, keys, example):
+        return attack(keys, lambda x, _: model.apply(params, stats, x, train=False)[0].logits, example)
+
+    example = Example(
+        jax.ShapeDtypeStruct((4, *model.image_shape), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)
+    )
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
+    exported = export.export(jax.jit(run), platforms=[platform])(params, stats, keys, example)
+    assert exported.platforms == (platform,)
+
+
+@PLATFORMS
+def test_sharded_update_with_its_feed(platform):
+    model, objective, feed = tiny_model(), tiny_objective(), tiny_feed()
+    optimizer = OptimizerConfig().build(10)
+    state = jax.eval_shape(lambda key: init_state(key, model, objective, optimizer), jax.random.key(0))
+    step = make_train_step(model, objective, optimizer, num_steps=10, axis_name="batch")
+    mesh = Mesh(np.array(jax.devices()[:4]), ("batch",), axis_types=(AxisType.Auto,))
+    update = jax.shard_map(
+        make_update(feed, step, "batch"), mesh=mesh, in_specs=(P(), P(), P("batch"), P()), out_specs=P()
+    )
+    cursor = feed.cursor(0)
+    assert isinstance(cursor, Cursor)
+    words = jax.random.key_data(jax.random.key(0))
+    exported = export.export(jax.jit(update), platforms=[platform])(state, feed.arrays, cursor, words)
+    assert exported.nr_devices == 4 and "all_reduce" in exported.mlir_module()
