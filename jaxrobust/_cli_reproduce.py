@@ -1,6 +1,7 @@
 """`jaxrobust reproduce` and `jaxrobust list`."""
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -65,7 +66,7 @@ def _members(kind: str) -> dict[str, str]:
         embedded = {name: _first_line(load_fn) for name, load_fn in data.DATASETS.items()}
         paths = {f"{scheme}:PATH": _first_line(load_fn) for scheme, load_fn in data.SCHEMES.items()}
         return {**embedded, **paths, "mnist, cifar10, ...": "Any prepared image set of tensorflow-datasets."}
-    tables = {
+    tables: dict[str, Mapping[str, object]] = {
         "objectives": objectives.OBJECTIVES,
         "models": models.MODELS,
         "neighbourhoods": neighbourhoods.NEIGHBOURHOODS,

@@ -1,5 +1,7 @@
 """Experiments: configurations as values, runs that resume, and what stands behind each table."""
 
+from collections.abc import Callable
+
 from jaxrobust.experiments import digits_demo, srt_mnist
 from jaxrobust.experiments.codec import dumps, from_json, loads, to_json
 from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment
@@ -8,7 +10,7 @@ from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
 from jaxrobust.experiments.run import Run, is_finished, load_run, train
 
-REPRODUCTIONS = {"digits_demo": digits_demo.reproduce, "srt_mnist": srt_mnist.reproduce}
+REPRODUCTIONS: dict[str, Callable[..., None]] = {"digits_demo": digits_demo.reproduce, "srt_mnist": srt_mnist.reproduce}
 
 __all__ = [
     "EXPERIMENTS",

@@ -85,7 +85,7 @@ def required(cls: type) -> list[str]:
 
 
 @functools.cache
-def hints(cls: type) -> dict[str, Any]:
+def hints(cls: Any) -> dict[str, Any]:
     """The types of a class's fields, as far as they can be resolved."""
     try:
         return typing.get_type_hints(cls)

@@ -18,7 +18,8 @@ from jaxrobust.experiments.judge import evaluate_run
 from jaxrobust.experiments.run import RESULT_FILE, train
 
 Row = dict[str, Any]
-LogFn = Callable[[str], None]
+LogFn = Callable[[Any], None]
+"""Receives lines and rich tables."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,10 +81,8 @@ def run_cell(
     report = evaluate_run(run, attacks=cell.attacks, num=cell.num, data_dir=data_dir, name=cell.model)
     for verdict in report.warnings:
         log_fn(f"{verdict.level.value} {verdict.check}: {verdict.advice}")
-    np.savez_compressed(
-        flags_file(cell.folder, cell.key),
-        **{name: flag for name, flag in report.flags.items() if name.startswith("correct/")},
-    )
+    flags: dict[str, Any] = {name: flag for name, flag in report.flags.items() if name.startswith("correct/")}
+    np.savez_compressed(flags_file(cell.folder, cell.key), **flags)
     trained = json.loads((cell.folder / RESULT_FILE).read_text(encoding="utf-8"))
     common = {
         "part": cell.part,

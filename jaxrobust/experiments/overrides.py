@@ -60,7 +60,7 @@ def _set(node: Any, path: list[str], text: str, done: tuple[str, ...]) -> Any:
     where = ".".join(done) or "experiment"
     if not _components.is_component(node):
         raise ValueError(f"{where} is {node!r} and has no fields; cannot set {'.'.join((*done, *path))}.")
-    cls = type(node)
+    cls: Any = type(node)
     known = _components.field_names(cls)
     if name not in known:
         raise ValueError(f"{where} has no field {name!r}. {cls.__name__} has: {', '.join(known)}.")

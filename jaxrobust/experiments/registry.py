@@ -7,6 +7,7 @@ that is (|D_L| + |D_U|) / m, and every row of a table runs as many steps as SRT 
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from flax import linen as nn
 
@@ -25,7 +26,7 @@ from jaxrobust.models import SmallCNN, SpatialMNIST, SpatialResNet, TinyCNN, Wid
 from jaxrobust.neighbourhoods import LInf, RotationTranslation
 from jaxrobust.objectives import AT, RT, SRT, Standard
 from jaxrobust.training import Constant, OneCycle, OptimizerConfig, Steps
-from jaxrobust.types import Attack
+from jaxrobust.types import Attack, Objective
 
 
 def family(
@@ -42,8 +43,8 @@ def family(
         warmup: the fraction of the run over which the attack's radius grows from 0.
         joint_pass: clean and adversarial images go through the net as one batch.
     """
-    robust = {"attack": attack, "lam": lam, "warmup": warmup, "joint_pass": joint_pass}
-    rows = {
+    robust: dict[str, Any] = {"attack": attack, "lam": lam, "warmup": warmup, "joint_pass": joint_pass}
+    rows: dict[str, tuple[Objective, BatchForm]] = {
         "standard": (Standard(), BatchForm.LABELLED),
         "at": (AT(attack=attack, warmup=warmup), BatchForm.LABELLED),
         "rt": (RT(**robust), BatchForm.LABELLED_SHARE),

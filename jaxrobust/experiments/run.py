@@ -212,7 +212,7 @@ def _build(experiment: Experiment, image_shape: tuple[int, int, int], dtype: str
 
 
 def _check_classes(module: nn.Module, dataset: data.Dataset) -> None:
-    given = module.num_classes  # type: ignore[attr-defined]
+    given = module.num_classes
     if given != dataset.num_classes:
         raise ValueError(
             f"The model has {given} classes, {dataset.name} has {dataset.num_classes}; "
