@@ -25,7 +25,7 @@ from jaxrobust.experiments.experiment import (
 from jaxrobust.models import SmallCNN, SpatialMNIST, SpatialResNet, TinyCNN, WideResNet
 from jaxrobust.neighbourhoods import LInf, RotationTranslation
 from jaxrobust.objectives import AT, RT, SRT, Standard
-from jaxrobust.training import Constant, OneCycle, OptimizerConfig, Steps
+from jaxrobust.training import OneCycle, OptimizerConfig, Steps
 from jaxrobust.types import Attack, Objective
 
 
@@ -187,15 +187,15 @@ def _mnist1k() -> dict[str, Experiment]:
         data=_mnist_data(1_000, 9_000),
         model=SmallCNN(),
         objective=Standard(),
-        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, schedule=Constant()),
-        num_steps=800,
-        validate_every=200,
+        optimizer=OptimizerConfig(name="adam", learning_rate=2e-3, schedule=OneCycle()),
+        num_steps=500,
+        validate_every=100,
         validation_attack=PGD(neighbourhood=LInf(eps=0.3), steps=10, step_size=0.1),
         threat=THREATS["mnist"],
         note="A short schedule of this library's own: 1,000 labelled (stratified) and 9,000 unlabelled "
         "images, 800 Adam steps, 10 inner steps, eps warmed up over 40% of the run; the same for all rows.",
     )
-    attack = PGD(neighbourhood=LInf(eps=0.3), steps=10, step_size=0.25, keep_worst=False)
+    attack = PGD(neighbourhood=LInf(eps=0.3), steps=7, step_size=0.3, keep_worst=False)
     return family(base, attack, lam=1.0, warmup=0.4)
 
 
