@@ -23,7 +23,7 @@ def robust_training(
     warmup: float,
     joint_pass: bool,
 ) -> tuple[Array, Aux]:
-    """mean L1(f(x), y) over labelled rows + lam * mean L2(f(x'), target_fn(f(x))) over all rows of the batch."""
+    """mean L1(f(x), y) over labelled rows + lam * mean L2(f(x'), target_fn(f(x))) over all rows."""
     clean_keys = _rows.keys_for(keys.labelled, _rows.CLEAN)
     num_labelled = batch.image.shape[0]
     metrics = {}

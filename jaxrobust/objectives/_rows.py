@@ -16,7 +16,7 @@ def keys_for(keys: Array, purpose: int) -> Array:
 
 
 def adversarial(attack: Attack, keys: Array, net: Net, images: Array, target: Array, warmup: float) -> Array:
-    """x' of eq. (19): the attack's worst images against the frozen net, held fixed for the outer step (16)."""
+    """x' of eq. (19): the attack's worst images for the frozen net, held fixed in the outer step (16)."""
     if warmup:
         attack = attack.scaled(jnp.clip(net.progress / warmup, 0.0, 1.0))
     result = attack(

@@ -53,7 +53,7 @@ class RT:
         return ()
 
     def __call__(self, keys: RowKeys, net: Net, batch: Batch, obj_state: PyTree) -> tuple[Array, Aux]:
-        """The loss; metrics `loss`, `standard_loss`, `robust_loss`, `accuracy`, `agreement` (under attack)."""
+        """The loss; metrics `loss`, `standard_loss`, `robust_loss`, `accuracy`, `agreement` under attack."""
         return robust_training(
             keys._replace(unlabelled=keys.unlabelled[:0]),
             net,

@@ -16,7 +16,8 @@ class SRT:
     r"""Minimises eq. (15) of CN111401445A, the surrogate of R_stand(D_L) + lam * R_rob(D_L u D_U), eq. (9).
 
     .. math:: \frac{1}{|D_L|} \sum_{(x, y) \in D_L} L_1(f_w(x), y)
-              + \frac{\lambda}{|D'_L \cup D_U|} \sum_{x \in D'_L \cup D_U} \max_{x' \in N(x)} L_2(f_w(x'), C(x))
+              + \frac{\lambda}{|D'_L \cup D_U|} \sum_{x \in D'_L \cup D_U}
+              \max_{x' \in N(x)} L_2(f_w(x'), C(x))
 
     C(x) = argmax f_w(x) is the eval-mode prediction of every image, the labelled ones included. x' comes from
     `attack` on the frozen net (19) and is held fixed in the gradient step (16). The patent's per-image means
@@ -56,7 +57,7 @@ class SRT:
         return ()
 
     def __call__(self, keys: RowKeys, net: Net, batch: Batch, obj_state: PyTree) -> tuple[Array, Aux]:
-        """The loss; metrics `loss`, `standard_loss`, `robust_loss`, `accuracy`, `agreement` (under attack)."""
+        """The loss; metrics `loss`, `standard_loss`, `robust_loss`, `accuracy`, `agreement` under attack."""
         return robust_training(
             keys,
             net,

@@ -21,8 +21,8 @@ class Diverged(ArithmeticError):
         self.step, self.metrics = step, dict(metrics)
         listed = ", ".join(f"{name}={value:.6g}" for name, value in sorted(self.metrics.items()))
         super().__init__(
-            f"Step {step} is not finite: {listed}. Nothing was saved since. Lower the learning rate, clip the "
-            "gradient, or warm up; then resume from the last checkpoint or start again."
+            f"Step {step} is not finite: {listed}. Nothing was saved since. Lower the learning rate, clip "
+            "the gradient, or warm up; then resume from the last checkpoint or start again."
         )
 
 

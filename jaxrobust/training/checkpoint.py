@@ -1,8 +1,8 @@
 """Checkpoints: written in the background, each complete or absent, the newest few and the best one kept.
 
 A folder holds `config.json` and one folder per step, written by orbax: `weights` (params, stats and their
-average, readable alone), `rest` (optimizer, objective), `progress` (validation metrics; rows not yet logged) and
-`config`.
+average, readable alone), `rest` (optimizer, objective), `progress` (validation metrics; rows not yet logged)
+and `config`.
 """
 
 import json
@@ -48,8 +48,8 @@ class Weights(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run.
 
-    With several processes, process 0 writes and reads, and sends what it read to the others, so that no shared
-    file system is needed; every process must make the same calls.
+    With several processes, process 0 writes and reads, and sends what it read to the others, so that no
+    shared file system is needed; every process must make the same calls.
 
     Args:
         directory: made if absent.
@@ -158,7 +158,7 @@ class Checkpoints:
             self._manager.close()
 
     def _check_config(self) -> None:
-        """Refuses another run's checkpoints on every process; writes the configuration where there is none."""
+        """Refuses another run's checkpoints, on every process; writes a configuration where there is none."""
         message = ""
         if self._manager is not None and self._config is not None:
             path = self.directory / CONFIG_FILE
@@ -178,6 +178,7 @@ class Checkpoints:
             raise ValueError(message or f"Process 0 refused the checkpoints in {self.directory}.")
 
     def _read_newest(self, like: TrainState) -> Restored | None:
+        assert self._manager is not None
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
@@ -204,6 +205,7 @@ class Checkpoints:
         return None
 
     def _set_aside(self, step: int) -> None:
+        assert self._manager is not None
         target = self.directory / _SET_ASIDE / str(step)
         target.parent.mkdir(exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
@@ -245,7 +247,8 @@ def _step_folder(path: Path, best: bool) -> Path:
     )
     if not steps:
         raise ValueError(
-            f"Found no checkpoint at {path}. Give a run's folder, its folder 'checkpoints', or one step in it."
+            f"Found no checkpoint at {path}. "
+            "Give a run's folder, its folder 'checkpoints', or one step in it."
         )
     steps.sort(key=lambda p: int(p.name))
     scores = {p: _score(p) for p in steps}
@@ -263,7 +266,7 @@ def _score(folder: Path) -> float | None:
 
 @dataclass(frozen=True)
 class _NewestAndBest:
-    """Orbax's question of what stays: the newest `keep`, and the best by validation (of equals the newest)."""
+    """What stays, as orbax asks it: the newest `keep`, and the best by validation (of equals the newest)."""
 
     directory: Path
     keep: int
@@ -314,8 +317,8 @@ def _assemble(weights: Mapping[str, PyTree], rest: Mapping[str, Any], like: Trai
     wrong += sorted(k for k in saved.keys() & wanted.keys() if saved[k].shape != wanted[k].shape)
     if wrong:
         raise ValueError(
-            f"The checkpoint does not fit this model, optimizer and objective; differing: {', '.join(wrong[:6])}. "
-            "Resume with the configuration it was trained with."
+            "The checkpoint does not fit this model, optimizer and objective; differing: "
+            f"{', '.join(wrong[:6])}. Resume with the configuration it was trained with."
         )
 
     def fill(tree: PyTree, prefix: str) -> PyTree:

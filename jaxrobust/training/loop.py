@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ import optax
 from jax.experimental import multihost_utils
 
 from jaxrobust import _validate
+from jaxrobust.data import Feed
 from jaxrobust.training._display import Display
 from jaxrobust.training._history import History
 from jaxrobust.training._keys import row_keys
@@ -20,34 +21,21 @@ from jaxrobust.training.runtime import Runtime, agree
 from jaxrobust.training.sinks import Sink
 from jaxrobust.training.state import TrainState, init_state
 from jaxrobust.training.step import StepFn, make_train_step
-from jaxrobust.types import Array, Batch, Model, Objective, PyTree, RowKeys
+from jaxrobust.types import Array, Model, Objective, PyTree
 
 ValidateFn = Callable[[TrainState], Mapping[str, float]]
 
 
-class Feed(Protocol):
-    """Where batches come from; `jaxrobust.data` has feeds for resident and for streamed sets."""
-
-    arrays: PyTree
-    sizes: Any
-
-    def cursor(self, step: int) -> Any:
-        """This process's rows of the step's global batch, on the host; fields `labelled` and `unlabelled`."""
-        ...
-
-    def batch(self, arrays: PyTree, cursor: Any, keys: RowKeys) -> Batch:
-        """The batch of a cursor's rows; pure, called inside jit."""
-        ...
-
-
 def make_update(feed: Feed, step_fn: StepFn, axis_name: str | None) -> Callable[..., tuple[TrainState, dict]]:
-    """The function that `Runtime.compile` takes: read the batch, make the step, with sub-keys apart for each."""
+    """The function that `Runtime.compile` takes: reads the batch, makes the step, with a sub-key for each."""
 
     def update(state: TrainState, arrays: PyTree, cursor: Any, words: Array) -> tuple[TrainState, dict]:
         key = jax.random.wrap_key_data(words)
         data_key, step_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-        counts = [jax.tree.leaves(rows)[0].shape[0] for rows in (cursor.labelled, cursor.unlabelled)]
-        keys = row_keys(jax.random.fold_in(data_key, state.step), *counts, axis_name)
+        labelled, unlabelled = (
+            jax.tree.leaves(rows)[0].shape[0] for rows in (cursor.labelled, cursor.unlabelled)
+        )
+        keys = row_keys(jax.random.fold_in(data_key, state.step), labelled, unlabelled, axis_name)
         return step_fn(state, feed.batch(arrays, cursor, keys), step_key)
 
     return update
@@ -86,8 +74,8 @@ def fit(
         seed: of everything random in the run.
         runtime: where and how it executes; None for the default.
         checkpoints: None to keep nothing. They are closed when `fit` returns or raises.
-        validate_fn: `validate_fn(state) -> metrics`, on images held out of the training set, never on the test
-            set; the state lies on one device, `eval_weights(state)` picks what to evaluate.
+        validate_fn: `validate_fn(state) -> metrics`, on images held out of the training set, never on the
+            test set; the state lies on one device, `eval_weights(state)` picks what to evaluate.
         validate_every: steps between validations; one more is made at the end. 0 for none at all.
         log_every: steps between rows of metrics, >= 1; a row holds means over its interval.
         sinks: receive the rows (process 0 only).
@@ -135,11 +123,12 @@ def fit(
         display.row(step, row)
 
     def save(metrics: Mapping[str, float] | None = None) -> None:
-        checkpoints.save(runtime.fetch(state), pending=history.settle(), metrics=metrics)
+        if checkpoints:
+            checkpoints.save(runtime.fetch(state), pending=history.settle(), metrics=metrics)
 
     with contextlib.ExitStack() as stack:
-        for resource in (*sinks, display, *((checkpoints,) if checkpoints else ())):
-            stack.callback(resource.close)
+        for resource in (feed, *sinks, display, checkpoints):
+            stack.callback(getattr(resource, "close", lambda: None))
         termination = stack.enter_context(Termination())
 
         for cursor in _ahead(feed, runtime, start, num_steps):
@@ -159,8 +148,7 @@ def fit(
             if checkpoints and (scores is not None or due(step, checkpoints.save_every) or step == num_steps):
                 save(scores)
             if step < num_steps and _stopped(termination, due(step, log_every)):
-                if checkpoints:
-                    save()
+                save()
                 raise Interrupted(step, saved=checkpoints is not None)
         history.settle()
         return runtime.local(state)
@@ -190,7 +178,7 @@ def _check(
 
 
 def _ahead(feed: Feed, runtime: Runtime, start: int, stop: int) -> Iterator[Any]:
-    """The cursors of steps `start` to `stop - 1`, each placed on the devices `prefetch` steps ahead of its use."""
+    """The cursors of steps `start` to `stop - 1`, placed on the devices `prefetch` steps ahead of use."""
     placed: deque[Any] = deque()
     for step in range(start, stop):
         placed.append(runtime.shard(feed.cursor(step)))

@@ -116,7 +116,7 @@ class Cosine:
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycle:
-    """Linear rise to the peak over `rise` of the run, linear fall to zero (the 1cycle policy, arXiv 1708.07120).
+    """Linear rise to the peak over `rise` of the run, linear fall to zero (1cycle, arXiv 1708.07120).
 
     Args:
         rise: the fraction of the run before the peak, in [0, 1).

@@ -1,8 +1,9 @@
 """Where a run executes: the wrapper of the step, placement of data, several hosts. It changes no result.
 
-All wrappers run the same function `update(state, arrays, cursor, words) -> (state, metrics)`; state, arrays and
-the words of the run's key are replicated, the rows of the cursor are divided over the devices. What differs is who divides: the
-compiler (`JIT` on sharded data), or the wrapper, with an axis over which the step averages (`PMAP`, `SHARD_MAP`).
+All wrappers run the same function `update(state, arrays, cursor, words) -> (state, metrics)`; state, arrays
+and the words of the run's key are replicated, the rows of the cursor are divided over the devices. What
+differs is who divides: the compiler (`JIT` on sharded data), or the wrapper, with an axis over which the step
+averages (`PMAP`, `SHARD_MAP`).
 """
 
 import enum
@@ -70,7 +71,7 @@ class Runtime:
 
     @cached_property
     def devices(self) -> tuple[jax.Device, ...]:
-        """The devices of the run over all processes, grouped by process, so that each holds a contiguous slice."""
+        """The devices of all processes, grouped by process, so that each process holds a contiguous slice."""
         local = jax.local_device_count()
         if self.num_devices is not None and self.num_devices > local:
             raise ValueError(f"Expected num_devices <= {local}, the devices here, got {self.num_devices}.")
@@ -217,8 +218,7 @@ def initialise_distributed() -> None:
     if given and len(given) < len(names):
         missing = ", ".join(sorted(set(names) - set(given)))
         raise ValueError(f"{', '.join(sorted(given))} set, but not {missing}. Set all three, or none.")
-    if "cpu" in (os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms or ""):
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if given:
         jax.distributed.initialize(
             given["JAX_COORDINATOR_ADDRESS"], int(given["JAX_NUM_PROCESSES"]), int(given["JAX_PROCESS_ID"])
@@ -228,8 +228,8 @@ def initialise_distributed() -> None:
         jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Could not find the other processes of this run ({error}). Start it under Slurm, on a TPU pod, or "
-            f"set {', '.join(names)}; for one process leave the distributed option out."
+            f"Could not find the other processes of this run ({error}). Start it under Slurm, on a TPU pod, "
+            f"or set {', '.join(names)}; for one process leave the distributed option out."
         ) from error
 
 

@@ -1,10 +1,11 @@
 """Where metrics go while a run trains; a resumed run leaves the same rows as one that was never stopped."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from tensorboardX import SummaryWriter
 
@@ -33,12 +34,12 @@ class JsonLines:
 
     def __init__(self, path: str | os.PathLike):
         self._path = Path(path)
-        self._file = None
+        self._file: TextIO | None = None
 
     def rewind(self, step: int) -> None:
         """See `Sink`; the file is replaced atomically."""
         self.close()
-        kept = [line for line in self._lines() if _step_of(line) is not None and _step_of(line) <= step]
+        kept = [line for line in self._lines() if _step_of(line) <= step]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_name(self._path.name + ".new")
         fresh.write_text("".join(kept), encoding="utf-8")
@@ -64,12 +65,12 @@ class JsonLines:
         return self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
 
 
-def _step_of(line: str) -> int | None:
-    """The step of a row; None for a line cut short."""
+def _step_of(line: str) -> float:
+    """The step of a row; later than any for a line cut short."""
     try:
-        return int(json.loads(line)["step"]) if line.endswith("\n") else None
+        return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
     except (ValueError, KeyError, TypeError):
-        return None
+        return math.inf
 
 
 class TensorBoard:

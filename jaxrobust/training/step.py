@@ -26,9 +26,9 @@ def make_train_step(
 ) -> StepFn:
     """Builds the step: keys, the objective's loss (eq. (16) of CN111401445A for RT and SRT), update, average.
 
-    Under a mapped axis each device sees an equal share of the global batch; gradients and metrics are averaged
-    over the axis, so the step computes what one device would on the whole batch. The average of weights is
-    ema <- d * ema + (1 - d) * w with d = min(ema_decay, (1 + t) / (10 + t)), so that early weights fade quickly.
+    Under a mapped axis each device sees an equal share of the global batch; gradients and metrics are
+    averaged over the axis, so the step computes what one device would on the whole batch. The average of
+    weights is ema <- d * ema + (1 - d) * w, d = min(ema_decay, (1 + t) / (10 + t)): early weights fade fast.
 
     Args:
         model: the model.
@@ -76,7 +76,7 @@ def make_train_step(
 
 
 def _varying(tree: PyTree, axis_name: str | None) -> PyTree:
-    """Marks replicated parameters as per-device, or `shard_map` hands back gradients that are already summed."""
+    """Marks replicated parameters as per-device, or `shard_map` gives gradients that are already summed."""
     if axis_name is None:
         return tree
     return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)

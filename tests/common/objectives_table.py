@@ -63,7 +63,7 @@ def _init(key: Array) -> tuple[Any, Any]:
 
 
 def _apply(params, stats, x, *, train, keys=None, axis_name=None):
-    """Logits x W; in train mode times a factor from the row's key, and the statistics count passes and rows."""
+    """Logits x W; in train mode times a factor from the row's key, and statistics count passes and rows."""
     logits = x.reshape(x.shape[0], -1) @ params["kernel"]
     if not train:
         return Outputs(logits), stats

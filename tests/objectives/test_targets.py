@@ -18,4 +18,4 @@ def test_distribution_sums_to_1_and_carries_no_gradient():
 
 
 def test_registry():
-    assert TARGETS == {"hard_label": hard_label, "distribution": distribution}
+    assert {"hard_label": hard_label, "distribution": distribution} == TARGETS

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -17,8 +18,8 @@ from tests.common.tiny import tiny_fit
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_pair(out: Path, wrapper: str, steps: int) -> None:
-    """Starts both processes and waits for them."""
+def run_pair(out: Path, wrapper: str, steps: int, terminate: bool = False) -> list[int]:
+    """Starts both processes and returns their exit codes; `terminate` tells the second alone to stop."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -30,6 +31,7 @@ def run_pair(out: Path, wrapper: str, steps: int) -> None:
         "JAX_NUM_PROCESSES": "2",
     }
     options = ["--steps", str(steps), "--wrapper", wrapper, "--distributed", "--save-every", "2"]
+    options += ["--delay", "0.3" if terminate else "0"]
     command = [sys.executable, "-m", "tests.training.program", str(out), *options]
     processes = [
         subprocess.Popen(
@@ -43,11 +45,16 @@ def run_pair(out: Path, wrapper: str, steps: int) -> None:
         for index in range(2)
     ]
     try:
+        if terminate:
+            assert any(line.startswith("ready") for line in processes[0].stdout)
+            time.sleep(1.0)
+            processes[1].terminate()
         outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    print(*outputs, sep="\n")
+    return [process.returncode for process in processes]
 
 
 def assert_is_the_run_of_one(out: Path, expected: dict[str, np.ndarray]) -> None:
@@ -71,7 +78,7 @@ def check(out: Path, wrapper: str) -> None:
     }
     for step in range(2, steps + 1):
         shutil.rmtree(out / "checkpoints" / str(step))
-    run_pair(out, wrapper, steps)
+    assert run_pair(out, wrapper, steps) == [0, 0]
     assert_is_the_run_of_one(out, expected)
     saved = [path.name for path in (out / "checkpoints").iterdir()]
     assert "2" in saved and "4" in saved
@@ -85,3 +92,20 @@ def test_two_processes_make_the_run_of_one(tmp_path):
 @pytest.mark.parametrize("wrapper", ["jit", "shard_map"])
 def test_two_processes_under_the_other_wrappers(tmp_path, wrapper):
     check(tmp_path, wrapper)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_stops_and_saves_both(tmp_path):
+    steps = 60
+    expected = {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tiny_fit(steps))
+    }
+    assert run_pair(tmp_path, "pmap", steps, terminate=True) == [143, 143]
+    last = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert 0 < last < steps and last % 4 == 0
+    assert run_pair(tmp_path, "pmap", steps) == [0, 0]
+    for index in range(2):
+        with np.load(tmp_path / f"final_{index}.npz") as final:
+            for name, value in expected.items():
+                np.testing.assert_allclose(final[name], value, atol=1e-3, err_msg=name)

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: the run that is started again ends, bit for bit, as one that was never killed."""
+"""`kill -9` at random moments: started again, the run ends bit for bit as one that was never killed."""
 
 import os
 import random

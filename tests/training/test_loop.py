@@ -65,12 +65,14 @@ def test_rows_are_means_over_their_interval(unbroken):
     assert every.closed and every.rewound == 0
 
 
-def test_sigterm_saves_and_the_next_run_ends_as_if_nothing_had_been(tmp_path, unbroken):
+@pytest.mark.parametrize("save_every", [0, 4])
+def test_sigterm_saves_and_the_next_run_ends_as_if_nothing_had_been(tmp_path, unbroken, save_every):
     path = tmp_path / "m.jsonl"
     stopper = Rows(lambda step: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
+    checkpoints = Checkpoints(tmp_path / "c", save_every=save_every)
     with pytest.raises(Interrupted, match="after step 4, saved") as stop:
-        tiny_fit(10, sinks=(JsonLines(path), stopper), checkpoints=Checkpoints(tmp_path / "c"))
+        tiny_fit(10, sinks=(JsonLines(path), stopper), checkpoints=checkpoints)
     assert stop.value.step == 4 and stop.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) is before
     state = tiny_fit(10, sinks=(JsonLines(path),), checkpoints=Checkpoints(tmp_path / "c"))
@@ -118,7 +120,7 @@ class Bomb(Standard):
 def test_nan_stops_at_the_next_row_and_names_its_step(tmp_path):
     rows = Rows()
     checkpoints = Checkpoints(tmp_path, save_every=3)
-    with pytest.raises(Diverged, match="Step 6 is not finite: .*loss=nan") as stop:
+    with pytest.raises(Diverged, match=r"Step 6 is not finite: .*loss=nan") as stop:
         tiny_fit(10, objective=Bomb(), sinks=(rows,), checkpoints=checkpoints)
     assert stop.value.step == 6 and np.isnan(stop.value.metrics["loss"])
     assert np.isfinite(stop.value.metrics["accuracy"])

@@ -90,5 +90,5 @@ def test_step_is_pure():
 
 @pytest.mark.parametrize("options", [{"num_steps": 0}, {"num_steps": 5, "ema_decay": 1.0}])
 def test_bad_values_are_refused(options):
-    with pytest.raises(ValueError, match="num_steps|ema_decay"):
+    with pytest.raises(ValueError, match=r"num_steps|ema_decay"):
         make_train_step(PLAIN, Standard(), optax.sgd(0.1), **options)
