@@ -18,7 +18,7 @@ from jaxrobust.neighbourhoods import LInf
 
 
 def attack_a_plain_function(images: jax.Array, labels: jax.Array) -> float:
-    """Parameters and a function of them, as anybody writes it; the share of images still right under attack."""
+    """Parameters and a function of them, as anybody writes it; the share still right under attack."""
 
     def logits_fn(params, x):
         return x.reshape(len(x), -1) @ params["weights"] + params["bias"]

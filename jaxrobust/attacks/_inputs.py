@@ -66,7 +66,7 @@ def check_targets(y: Any, num_images: int, num_classes: int) -> Array:
 
 def check_logits(logits: Any, num_images: int) -> int:
     """The number of classes of abstract logits `[b, k]`, or a ValueError."""
-    shape, dtype = getattr(logits, "shape", None), getattr(logits, "dtype", None)
+    shape, dtype = getattr(logits, "shape", None), getattr(logits, "dtype", np.dtype(object))
     if shape is None or len(shape) != 2 or shape[0] != num_images or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
             f"Expected logits_fn to give float logits [{num_images}, k] for {num_images} images, got "

@@ -1,6 +1,7 @@
 """Exhaustive search on a grid of poses (GridAdv of Engstrom et al., arXiv:1712.02779)."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import jax
 
@@ -10,6 +11,19 @@ from jaxrobust.attacks._search import search
 from jaxrobust.attacks._worst import to_result
 from jaxrobust.numerics.losses import cross_entropy
 from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn, Theta
+
+
+@runtime_checkable
+class Gridded(Neighbourhood, Protocol):
+    """A neighbourhood of so few dimensions that a grid can cover it."""
+
+    def grid(self, granularity: tuple[int, int, int]) -> Theta:
+        """Thetas with a leading axis `[n]`."""
+        ...
+
+    def scaled(self, factor: float | Array) -> "Gridded":
+        """This neighbourhood with every radius multiplied by `factor`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +45,14 @@ class GridSearch:
         ValueError: for a neighbourhood without a grid, a granularity or a chunk below 1.
     """
 
-    neighbourhood: Neighbourhood
-    granularity: tuple[int, ...] = (5, 5, 31)
+    neighbourhood: Gridded
+    granularity: tuple[int, int, int] = (5, 5, 31)
     loss_fn: LossFn = cross_entropy
     chunk: int = 5
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)
-        if not hasattr(self.neighbourhood, "grid"):
+        if not isinstance(self.neighbourhood, Gridded):
             raise ValueError(
                 f"Expected a neighbourhood with a grid, got {self.neighbourhood!r}. Use RotationTranslation, "
                 "or RandomSearch for neighbourhoods of many dimensions."
