@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 
 def in_turns(rivals: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each rival in each round, after one call each to compile; a call must block until done."""
+    """Milliseconds of each rival in each round, after one call each to compile; a call blocks until done."""
     for run in rivals.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in rivals}

@@ -2,9 +2,9 @@
 
     python -m benchmarks.step_times [--batch-size 256] [--rounds 7] [--out benchmarks/results/step_times.json]
 
-A PGD step is the input gradient, a sign step and the two projections, `--steps` of them in one `fori_loop`; the
-time is per step. A training step is the gradients of all weights. The rivals take turns in every round, and the
-ratios compare times of one round. PyTorch is left out where it cannot be imported (`make bench` has it).
+A PGD step is the input gradient, a sign step and the two projections, `--steps` of them in one `fori_loop`;
+the time is per step. A training step is the gradients of all weights. The rivals take turns in every round, and
+the ratios compare times of one round. PyTorch is left out where it cannot be imported (`make bench` has it).
 """
 
 import argparse
@@ -54,7 +54,7 @@ def _torch_rivals(data: _small_cnn.Problem, steps: int) -> dict[str, tuple[Calla
 
 
 def _check_agreement(rivals: dict[str, tuple[Callable, Callable]]) -> None:
-    """Refuses to time rivals that compute different things: images of the attack, the last layer's gradient."""
+    """Refuses to time rivals that compute different things: attacked images, the last layer's gradient."""
     attacked, expected = np.asarray(rivals[REFERENCE][0]()), rivals[REFERENCE][1]()[-1][0]
     for name, (attack, train) in rivals.items():
         # Signs of gradients near 0 differ by rounding, and then whole steps do: a few pixels may.
