@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import importlib.metadata
+import os
 import platform
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,8 @@ def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        # A checkout that is run without installation knows its version by itself.
+        return getattr(sys.modules.get(package), "__version__", "not installed")
 
 
 @functools.cache
@@ -113,8 +116,6 @@ def _cpu_name() -> str:
 @functools.cache
 def hardware() -> str:
     """The default device, e.g. `cpu: AMD EPYC 7763, 2 cores` or `gpu: NVIDIA A100 x 4`."""
-    import os
-
     device = jax.devices()[0]
     if device.platform == "cpu":
         return f"cpu: {_cpu_name()}, {os.cpu_count()} cores"

@@ -121,7 +121,7 @@ def evaluate(
     common = _common(subject, model_name, dataset_name)
     entries = {CLEAN: EvalAttack(None), **attacks}
     rows = [_row(name, out, entries[name], right, common) for name, out in outcomes.items()]
-    rows.append(_worst_row(outcomes, right, common))
+    rows.append({**dict.fromkeys(rows[0]), **_worst_row(outcomes, entries, right, common)})
     meta = {
         **common,
         "class_names": list(class_names) or [str(i) for i in range(model.num_classes)],
@@ -284,7 +284,12 @@ def _row(
     }
 
 
-def _worst_row(outcomes: dict[str, _Outcome], right: np.ndarray, common: dict[str, Any]) -> dict[str, Any]:
+def _worst_row(
+    outcomes: dict[str, _Outcome],
+    entries: Mapping[str, EvalAttack],
+    right: np.ndarray,
+    common: dict[str, Any],
+) -> dict[str, Any]:
     """The per-example worst over all attacks, the clean image among the candidates."""
     robust = np.logical_and.reduce([out.correct for out in outcomes.values()])
     robust_8bit = np.logical_and.reduce([out.correct_8bit for out in outcomes.values()])
@@ -294,6 +299,8 @@ def _worst_row(outcomes: dict[str, _Outcome], right: np.ndarray, common: dict[st
         "attack": WORST,
         **common,
         "over": list(outcomes),
+        "radius": "",
+        "eps": [radius for name in outcomes for radius in _provenance.radii(entries[name].attack)],
         "attacked": max(out.attacked for out in outcomes.values()),
         "every_image": False,
         "correct": int(robust.sum()),

@@ -32,8 +32,8 @@ def batch_independence(view: View) -> Verdict:
     advice = "The logits of an image are the same alone and in a batch."
     if level != Level.OK:
         advice = (
-            f"The logits of an image depend on its batch (by {largest:.2g} of their spread): evaluate in eval "
-            "mode, with frozen BatchNorm statistics and without dropout (apply with train=False)."
+            f"The logits of an image depend on its batch (by {largest:.2g} of their spread): evaluate in "
+            "eval mode, with frozen BatchNorm statistics and without dropout (apply with train=False)."
         )
     return verdict("batch_independence", level, largest, "largest change of a logit, in deviations", advice)
 

@@ -246,6 +246,8 @@ def test_rows_are_json_and_say_where_the_number_comes_from(linear):
     assert row["hardware"].startswith(jax.default_backend())
     assert row["seconds"] > 0 < row["images_per_second"]
     assert 0 < row["distance_mean"] <= 1 + 1e-5
+    assert set(row) <= set(report.row("worst"))
+    assert report.row("worst")["eps"] == row["eps"]
     for value in report.flags.values():
         assert value.shape == (53,)
     assert report.flags["correct/a"].dtype == report.flags["correct_8bit/a"].dtype == bool
