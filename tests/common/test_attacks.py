@@ -98,7 +98,7 @@ def test_a_batch_of_1_gives_what_the_row_gives_in_a_batch(row):
 
 @ROWS
 def test_rows_do_not_see_each_other(row):
-    """Other neighbours, other order: bit by bit the same, for the shapes are the same."""
+    """Other neighbours in the batch, or another order, change nothing."""
     order = jnp.array([2, 0, 3, 1])
     moved = compiled(row.attack)(PARAMS, KEYS[order], jax.tree.map(lambda a: a[order], EXAMPLE))
     assert_same(moved, jax.tree.map(lambda a: a[order], compiled(row.attack)(PARAMS, KEYS, EXAMPLE)))
