@@ -3,8 +3,8 @@
     python -m benchmarks.step_times [--batch-size 256] [--rounds 7] [--out benchmarks/results/step_times.json]
 
 A PGD step is the input gradient, a sign step and the two projections, `--steps` of them in one `fori_loop`;
-the time is per step. A training step is the gradients of all weights. The rivals take turns in every round, and
-the ratios compare times of one round. PyTorch is left out where it cannot be imported (`make bench` has it).
+the time is per step. A training step is the gradients of all weights. The rivals take turns in every round,
+and the ratios compare times of one round. PyTorch is left out where it cannot be imported (`make bench` has it).
 """
 
 import argparse

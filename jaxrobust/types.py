@@ -34,7 +34,7 @@ class Example(NamedTuple):
 
 
 ScoreFn: TypeAlias = Callable[[Array, Example], Array]
-"""`score_fn(images [b, h, w, c], example) -> logits [b, k]`; `example` carries what rows need beside the image."""
+"""`score_fn(images [b, h, w, c], example) -> logits [b, k]`; `example`: what rows need beside it."""
 
 LossFn: TypeAlias = Callable[[Array, Array], Array]
 """`loss_fn(logits [b, k], target [b] or [b, k]) -> losses [b]`, unreduced, larger is worse for the model."""
@@ -44,7 +44,8 @@ LossFn: TypeAlias = Callable[[Array, Array], Array]
 class Neighbourhood(Protocol):
     """The set N_{eps,T}(x) = {T(x; theta) : dist(T(x; theta), x) <= eps}, eq. (18) of CN111401445A.
 
-    Frozen and hashable; works on ONE example (attacks vmap it). Its length unit is the *radius*: 1 is the border.
+    Frozen and hashable; works on ONE example (attacks vmap it). Its length unit is the *radius*: 1 is the
+    border.
     """
 
     def init(self, ex: Example) -> Theta:
@@ -75,7 +76,7 @@ class Neighbourhood(Protocol):
         ...
 
     def scaled(self, factor: float | Array) -> "Neighbourhood":
-        """This neighbourhood with every radius multiplied by `factor`, which may be traced (eps warm-up, curves)."""
+        """This neighbourhood with every radius times `factor`, which may be traced (eps warm-up, curves)."""
         ...
 
 
@@ -85,7 +86,8 @@ class AttackResult(NamedTuple):
     Attributes:
         image: `[b, h, w, c]` the worst image found (fixed radius), or the nearest adversarial (minimum norm).
         theta: the perturbation's parameters, batched.
-        found: bool `[b]`; whether `image` fools the model: argmax of its logits differs from the target's class.
+        found: bool `[b]`; whether `image` fools the model: argmax of its logits differs from the target's
+            class.
         distance: `[b]` in radii of the attack's neighbourhood (for a sequence the largest over its stages).
     """
 
@@ -97,7 +99,7 @@ class AttackResult(NamedTuple):
 
 @runtime_checkable
 class Attack(Protocol):
-    """A frozen, hashable dataclass. One key per row: a batch of 1 gives what the same row gives in a batch of N."""
+    """A frozen, hashable dataclass. One key per row: a batch of 1 gives what that row gives among N."""
 
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
         """Attacks a batch: every leaf of `example` has the leading axis `b`."""
@@ -109,8 +111,13 @@ class Attack(Protocol):
 
 
 class Outputs(NamedTuple):
-    """What a model gives: `logits` float32 `[b, k]`, `embedding` `[b, d]` (the features below the last layer),
-    `taps` a dict of named intermediate activations (empty unless the model offers them)."""
+    """What a model gives.
+
+    Attributes:
+        logits: float32 `[b, k]`.
+        embedding: `[b, d]`, the features below the last layer.
+        taps: named intermediate activations, empty unless the model offers them.
+    """
 
     logits: Array
     embedding: Array | None = None
@@ -122,9 +129,10 @@ class Model(NamedTuple):
 
     Attributes:
         init: `init(key) -> (params, stats)`; `stats` are the BatchNorm statistics, `{}` without BatchNorm.
-        apply: `apply(params, stats, x [b, h, w, c], *, train, keys=None, axis_name=None) -> (Outputs, stats)`.
-            `keys` `[b]` feed dropout row by row (needed where `train` is true and the model has dropout);
-            `axis_name` is the mapped axis over which BatchNorm averages, None for one device.
+        apply: `apply(params, stats, x [b, h, w, c], *, train, keys=None, axis_name=None)` ->
+            `(Outputs, stats)`. `keys` `[b]` feed dropout row by row (needed where `train` is true and the
+            model has dropout); `axis_name` is the mapped axis over which BatchNorm averages, None for one
+            device.
         image_shape: `(h, w, c)`.
         num_classes: k.
     """
@@ -154,8 +162,8 @@ class Batch(NamedTuple):
 class RowKeys(NamedTuple):
     """The random keys of one step, one per row and stream: `labelled` `[m_l]`, `unlabelled` `[m_u]`.
 
-    A row's key depends on the seed, the step, the stream and the row's place in the *global* batch only, so that
-    results do not depend on the number of devices.
+    A row's key depends on the seed, the step, the stream and the row's place in the *global* batch only, so
+    that results do not depend on the number of devices.
     """
 
     labelled: Array

@@ -10,7 +10,10 @@ from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
 from jaxrobust.experiments.run import Run, is_finished, load_run, train
 
-REPRODUCTIONS: dict[str, Callable[..., None]] = {"digits_demo": digits_demo.reproduce, "srt_mnist": srt_mnist.reproduce}
+REPRODUCTIONS: dict[str, Callable[..., None]] = {
+    "digits_demo": digits_demo.reproduce,
+    "srt_mnist": srt_mnist.reproduce,
+}
 
 __all__ = [
     "EXPERIMENTS",

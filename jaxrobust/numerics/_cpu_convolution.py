@@ -11,6 +11,10 @@ Three rules, each measured (benchmarks/step_times.py):
 `pads` is ((top, bottom), (left, right)); arrays are of one floating dtype, at least float32.
 """
 
+import functools
+import operator
+from collections.abc import Iterable
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -44,6 +48,10 @@ def _taps(x: Array, kernel_shape: tuple[int, ...], pads: Pads) -> list[Array]:
     return [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)]
 
 
+def _sum(arrays: Iterable[Array]) -> Array:
+    return functools.reduce(operator.add, arrays)
+
+
 def forward(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
     """Cross-correlation `[b, h', w', o]`."""
     channels, outputs = kernel.shape[2:]
@@ -52,7 +60,7 @@ def forward(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
     if _is_on_image(channels, strides):
         weights = kernel.reshape(-1, channels, outputs)
         taps = _taps(x, kernel.shape, pads)
-        return sum(t[..., c : c + 1] * weights[n, c] for n, t in enumerate(taps) for c in range(channels))
+        return _sum(t[..., c : c + 1] * weights[n, c] for n, t in enumerate(taps) for c in range(channels))
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT)
 
 
@@ -64,7 +72,7 @@ def input_gradient(
     if _is_on_image(channels, strides) and not _is_pointwise(kernel.shape, pads):
         products = g @ kernel.reshape(-1, outputs).T
         products = products.reshape(*g.shape[:3], kh, kw, channels)
-        return sum(
+        return _sum(
             _pad(products[:, :, :, i, j], _room(i, kh, pads[0]), _room(j, kw, pads[1]))
             for i in range(kh)
             for j in range(kw)

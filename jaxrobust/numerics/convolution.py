@@ -52,8 +52,8 @@ def conv2d(
         raise ValueError(
             f"Expected images and kernel of one floating dtype, got {x.dtype} and {kernel.dtype}. Cast one."
         )
-    strides = tuple(int(s) for s in strides)
-    return _conv2d(strides, _pads(x.shape[1:3], kernel.shape[:2], strides, padding), x, kernel)
+    pads = _pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return _conv2d((int(strides[0]), int(strides[1])), pads, x, kernel)
 
 
 def _pads(
@@ -62,13 +62,12 @@ def _pads(
     """The padding in pixels, checked against the sizes."""
     if len(strides) != 2 or min(strides) < 1:
         raise ValueError(f"Expected two strides >= 1, got strides={strides}.")
-    if isinstance(padding, str):
-        if padding not in ("VALID", "SAME"):
-            raise ValueError(
-                f'Unknown padding {padding!r}. Known: "SAME", "VALID", ((top, bottom), (left, right)).'
-            )
-        padding = lax.padtype_to_pads(image, kernel, strides, padding)
-    pads = tuple((int(low), int(high)) for low, high in padding)
+    if isinstance(padding, str) and padding not in ("VALID", "SAME"):
+        raise ValueError(
+            f'Unknown padding {padding!r}. Known: "SAME", "VALID", ((top, bottom), (left, right)).'
+        )
+    given = lax.padtype_to_pads(image, kernel, strides, padding) if isinstance(padding, str) else padding
+    pads = tuple((int(low), int(high)) for low, high in given)
     if len(pads) != 2 or min(map(min, pads)) < 0:
         raise ValueError(f"Expected padding ((top, bottom), (left, right)) >= 0, got padding={pads}.")
     for size, extent, pad in zip(image, kernel, pads, strict=True):
@@ -83,7 +82,8 @@ def _pads(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _conv2d(strides: cpu.Strides, pads: cpu.Pads, x: Array, kernel: Array) -> Array:
     def on_cpu(x, kernel):
-        return cpu.forward(*_widened(x, kernel), strides, pads).astype(x.dtype)
+        wide_x, wide_kernel = _widened(x, kernel)
+        return cpu.forward(wide_x, wide_kernel, strides, pads).astype(x.dtype)
 
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=functools.partial(_lax_conv, strides, pads))
 

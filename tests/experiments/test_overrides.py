@@ -97,7 +97,7 @@ def test_later_overrides_see_earlier_ones_and_the_base_is_untouched():
         ("lam=0.2", r"experiment has no field 'lam'\. Experiment has: data, model, objective"),
         ("objective.lamda=0.2", r"objective has no field 'lamda'\. SRT has: attack, lam"),
         ("objective.attack.step=3", r"objective\.attack has no field 'step'\. PGD has: neighbourhood, steps"),
-        ("num_steps.x=3", r"num_steps is 800 and has no fields"),
+        ("num_steps.x=3", r"num_steps is \d+ and has no fields"),
         ("num_steps=2.5", r"num_steps takes an integer, got 2\.5"),
         ("num_steps=many", r"num_steps: Unknown component 'many'"),
         ("num_steps=0", r"num_steps: Expected num_steps >= 1"),
