@@ -24,6 +24,11 @@ class AT:
 
     Raises:
         ValueError: if `attack` is not an attack or `warmup` is outside [0, 1].
+
+    >>> from jaxrobust.attacks import RandomSearch
+    >>> from jaxrobust.neighbourhoods import RotationTranslation
+    >>> geometry = RotationTranslation(max_angle=30.0, max_shift=3.0)
+    >>> worst_of_10 = AT(attack=RandomSearch(neighbourhood=geometry, num=10))
     """
 
     attack: Attack

@@ -34,6 +34,13 @@ class RT:
 
     Raises:
         ValueError: if `lam` < 0, `warmup` is outside [0, 1], or `attack` is not an attack.
+
+    >>> from jaxrobust.attacks import PGD
+    >>> from jaxrobust.neighbourhoods import LInf
+    >>> RT(attack=PGD(neighbourhood=LInf(eps=0.3)), lam=-1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected lam >= 0, got lam=-1.0.
     """
 
     attack: Attack

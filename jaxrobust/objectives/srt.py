@@ -38,6 +38,11 @@ class SRT:
 
     Raises:
         ValueError: if `lam` < 0, `warmup` is outside [0, 1], or `attack` is not an attack.
+
+    >>> from jaxrobust.attacks import PGD
+    >>> from jaxrobust.neighbourhoods import LInf
+    >>> SRT(attack=PGD(neighbourhood=LInf(eps=0.3)), lam=1.0, warmup=0.4).target_fn.__name__
+    'hard_label'
     """
 
     attack: Attack

@@ -61,6 +61,13 @@ class Checkpoints:
 
     Raises:
         ValueError: if the folder holds checkpoints of another configuration, naming the fields that differ.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoints = Checkpoints(folder, config={"seed": 0}, keep=3, save_every=100)
+    ...     print(checkpoints.latest_step())
+    ...     checkpoints.close()
+    None
     """
 
     def __init__(

@@ -91,6 +91,23 @@ def fit(
         Diverged: if a metric is not finite; it has `step` and `metrics`.
         Interrupted: after SIGTERM, once the state is saved; it has `step` and `exit_code` 143, with which the
             command line ends. (SIGTERM to one of several processes stops all, at the next row.)
+
+    >>> from jaxrobust.data import BatchSizes, ResidentFeed, load, split
+    >>> from jaxrobust.models import TinyCNN, build
+    >>> from jaxrobust.objectives import Standard
+    >>> from jaxrobust.training import OptimizerConfig
+    >>> parts = split(load("digits").train, num_labelled=50, seed=0)
+    >>> state = fit(
+    ...     model=build(TinyCNN(), (8, 8, 1)),
+    ...     objective=Standard(),
+    ...     optimizer=OptimizerConfig(learning_rate=0.05).build(4),
+    ...     feed=ResidentFeed(parts, BatchSizes(labelled=16, unlabelled=0), seed=0),
+    ...     num_steps=4,
+    ...     seed=0,
+    ...     progress=False,
+    ... )
+    >>> int(state.step)
+    4
     """
     runtime = runtime or Runtime()
     _check(feed, runtime, num_steps, log_every, validate_every, validate_fn)

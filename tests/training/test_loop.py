@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.objectives import Standard
+from jaxrobust.data import Augment, BatchSizes, StreamFeed
+from jaxrobust.objectives import RT, SRT, Standard
 from jaxrobust.training import (
     Checkpoints,
     Diverged,
@@ -23,7 +24,7 @@ from jaxrobust.training import (
 )
 from jaxrobust.training import loop as loop_module
 from jaxrobust.types import Aux
-from tests.common.tiny import tiny_feed, tiny_fit, tiny_model
+from tests.common.tiny import tiny_feed, tiny_fit, tiny_model, tiny_objective, tiny_split
 
 
 class Rows:
@@ -205,6 +206,34 @@ def test_starts_from_given_weights_and_leaves_them_alone():
     first = tiny_fit(1, learning_rate=1e-9, init_from=(params, stats), ema_decay=0.0)
     chex.assert_trees_all_close(jax.device_get(first.params), copy, atol=1e-6)
     chex.assert_trees_all_equal(jax.device_get(params), copy)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "devices"), [(Wrapper.JIT, 1), (Wrapper.PMAP, 4), (Wrapper.SHARD_MAP, 4)]
+)
+def test_without_unlabelled_images_srt_trains_as_rt(wrapper, devices):
+    attack = tiny_objective().attack
+    srt, rt = (
+        tiny_fit(
+            2,
+            objective=objective,
+            feed=tiny_feed(8, 0),
+            runtime=Runtime(wrapper=wrapper, num_devices=devices),
+        )
+        for objective in (SRT(attack=attack), RT(attack=attack))
+    )
+    chex.assert_trees_all_equal(jax.device_get(srt), jax.device_get(rt))
+
+
+def test_lam_0_trains_as_standard():
+    srt, standard = (tiny_fit(2, objective=objective) for objective in (tiny_objective(lam=0.0), Standard()))
+    chex.assert_trees_all_equal(jax.device_get(srt), jax.device_get(standard))
+
+
+def test_a_streamed_set_trains_as_a_resident_one():
+    stream = StreamFeed(tiny_split(), BatchSizes(4, 8), seed=3, augment=Augment(pad=1, flip=True))
+    streamed, resident = tiny_fit(3, feed=stream), tiny_fit(3)
+    chex.assert_trees_all_close(jax.device_get(streamed), jax.device_get(resident), atol=1e-6)
 
 
 def test_seeds_differ():
