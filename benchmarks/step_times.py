@@ -4,7 +4,7 @@
 
 A PGD step is the input gradient, a sign step and the two projections, `--steps` of them in one `fori_loop`;
 the time is per step. A training step is the gradients of all weights. The rivals take turns in every round,
-and the ratios compare times of one round. PyTorch is left out where it cannot be imported (`make bench` has it).
+and ratios compare times of one round. PyTorch is left out where it cannot be imported (`make bench` has it).
 """
 
 import argparse
