@@ -1,6 +1,7 @@
 """Results that are written as an experiment goes, and the tables made of them."""
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -68,6 +69,17 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     os.replace(fresh, path)
 
 
+def replace_rows(path: Path, new: list[Row]) -> None:
+    """Puts the rows of one run in the place of its former ones, safe beside other processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        names = ("part", "model", "run_seed")
+        ours = {tuple(row[name] for name in names) for row in new}
+        kept = [row for row in read_rows(path) if tuple(row[name] for name in names) not in ours]
+        write_rows(path, [*kept, *new])
+
+
 def run_cell(
     cell: Cell, path: Path, *, data_dir: Any, log_fn: LogFn, runtime: training.Runtime | None = None
 ) -> None:
@@ -94,9 +106,7 @@ def run_cell(
         "train_resumed_at": trained["resumed_at"],
         "warnings": [verdict.check for verdict in report.warnings],
     }
-    same_run = (cell.part, cell.model, cell.experiment.seed)
-    kept = [row for row in rows if (row["part"], row["model"], row["run_seed"]) != same_run]
-    write_rows(path, [*kept, *({**common, **row} for row in report.rows)])
+    replace_rows(path, [{**common, **row} for row in report.rows])
     shown = ", ".join(f"{row['attack']} {100 * row['accuracy']:.1f}" for row in report.rows)
     log_fn(f"  {shown}")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -43,6 +44,19 @@ def test_rows_survive_and_a_cut_line_is_left_out(tmp_path):
         file.write('{"a": ')
     assert _results.read_rows(path) == [{"a": 1}, {"a": 2}]
     assert _results.read_rows(tmp_path / "absent") == []
+
+
+def test_runs_that_finish_at_the_same_time_keep_each_other(tmp_path):
+    path = tmp_path / "out" / "rows.jsonl"
+
+    def rows(model, accuracy):
+        return [{"part": "pixels", "model": model, "run_seed": 0, "accuracy": accuracy}]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: _results.replace_rows(path, rows(f"m{i}", 0.5)), range(24)))
+    _results.replace_rows(path, rows("m3", 0.7))
+    found = {row["model"]: row["accuracy"] for row in _results.read_rows(path)}
+    assert found == {f"m{i}": 0.7 if i == 3 else 0.5 for i in range(24)}
 
 
 def _tiny(name):
