@@ -4,7 +4,7 @@ from jaxrobust.evaluation._types import CLEAN, WORST, Curve, EvalAttack, Level, 
 from jaxrobust.evaluation.curves import accuracy_curve
 from jaxrobust.evaluation.report import Paths, write_report
 from jaxrobust.evaluation.robust import evaluate
-from jaxrobust.evaluation.suites import SUITE, THREATS, ThreatModel, parse, suite
+from jaxrobust.evaluation.suites import SUITE, THREATS, ThreatModel, parse, split_names, suite
 from jaxrobust.evaluation.table import comparison_table, rows_table, verdicts_table
 from jaxrobust.evaluation.trust import CHECKS
 
@@ -32,6 +32,7 @@ __all__ = [
     "evaluate",
     "parse",
     "rows_table",
+    "split_names",
     "suite",
     "verdicts_table",
     "write_report",

@@ -5,10 +5,10 @@ the published settings under their names.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from jaxrobust import _validate
@@ -55,6 +55,13 @@ class ThreatModel:
         _validate.non_negative("decay", self.decay)
         _validate.non_negative("max_angle", self.max_angle, "It is in degrees.")
         _validate.non_negative("max_shift", self.max_shift, "It is in pixels.")
+        if not isinstance(self.granularity, tuple) or len(self.granularity) != 3:
+            raise ValueError(
+                f"Expected granularity as three numbers of values (down, right, angle), like (5, 5, 31), got "
+                f"granularity={self.granularity!r}."
+            )
+        for count in self.granularity:
+            _validate.at_least("granularity", count, 1)
 
 
 THREATS = {
@@ -162,6 +169,15 @@ def _plain(name: str) -> str:
 _BY_PLAIN = {_plain(name): name for name in SUITE} | {"clean": "none", "natural": "none"}
 
 
+def _real(text: str) -> float:
+    """A finite number, or the quotient of two."""
+    top, slash, bottom = text.partition("/")
+    number = float(top) / float(bottom) if slash else float(top)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
 def _value(field: str, text: str, known: Any) -> Any:
     """A parameter's value as its field's type; `8/255` and `5x5x31` are understood."""
     try:
@@ -169,7 +185,7 @@ def _value(field: str, text: str, known: Any) -> Any:
             return tuple(int(part) for part in re.split(r"[x×]", text))
         if isinstance(known, int):
             return int(text)
-        return float(Fraction(text)) if isinstance(known, float) else text
+        return _real(text) if isinstance(known, float) else text
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"Expected {field} like {known!r}, got {text!r}.") from None
 
@@ -239,6 +255,27 @@ def _title(name: str, threat: ThreatModel, changed: ThreatModel) -> str:
 
 def _text(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
+
+
+def split_names(text: str) -> list[str]:
+    """A list of attacks as it is typed: commas part the attacks, but not the parameters of one.
+
+    Raises:
+        ValueError: where there is no name in it.
+
+    >>> split_names("none, pgd:steps=100,restarts=5, PGD-40 (restarts=5, eps=0.1),GridAdv.R")
+    ['none', 'pgd:steps=100,restarts=5', 'PGD-40 (restarts=5, eps=0.1)', 'GridAdv.R']
+    """
+    found: list[str] = []
+    for part in re.findall(r"(?:\([^)]*\)|[^,])+", text):
+        # `restarts=5` belongs to the attack before it.
+        if found and re.match(r"\s*\w+\s*=", part):
+            found[-1] += f",{part.strip()}"
+        elif part.strip():
+            found.append(part.strip())
+    if not found:
+        raise ValueError("Expected at least one name, separated by commas; see `jaxrobust list attacks`.")
+    return found
 
 
 def suite(names: Iterable[str], threat: ThreatModel) -> dict[str, EvalAttack]:

@@ -1,7 +1,7 @@
 import pytest
 
 from jaxrobust.attacks import MIFGSM, PGD, GridSearch, RandomSearch, Sequence
-from jaxrobust.evaluation import SUITE, SUITE_NAMES, THREATS, ThreatModel, parse, suite
+from jaxrobust.evaluation import SUITE, SUITE_NAMES, THREATS, ThreatModel, parse, split_names, suite
 from jaxrobust.neighbourhoods import L2, LInf, RotationTranslation
 
 THREAT = ThreatModel(eps=0.3, steps=40, max_angle=30.0, max_shift=3.0)
@@ -86,6 +86,11 @@ def test_values_are_read_as_their_fields_type():
         ("pgd:steps", "It takes: eps, ball, steps"),
         ("pgd:steps=many", "Expected steps like 40, got 'many'"),
         ("pgd:eps=1/0", "Expected eps like 0.3"),
+        ("pgd:eps=1e400", "Expected eps like 0.3, got '1e400'"),
+        ("pgd:eps=1e999999999", "Expected eps like 0.3"),
+        ("pgd:eps=nan", "Expected eps like 0.3, got 'nan'"),
+        ("grid_adv:granularity=5x5", "granularity as three numbers"),
+        ("grid_adv:granularity=5x5x0", "granularity >= 1"),
         ("pgd:steps=0", "steps >= 1"),
         ("pgd:eps=-1", "eps > 0"),
         ("pgd:ball=l3", "Known: l2, linf"),
@@ -94,6 +99,17 @@ def test_values_are_read_as_their_fields_type():
 def test_a_name_that_is_not_known_lists_those_that_are(text, message):
     with pytest.raises(ValueError, match=message):
         parse(text, THREAT)
+
+
+def test_a_list_of_printed_names_reads_back():
+    written = ["none", "fgsm:eps=0.1", "pgd:steps=40,restarts=5,eps=0.2", "GridAdv.R", "mi_fgsm:eps=8/255"]
+    printed = list(suite(written, THREAT))
+    assert printed[2] == "PGD-40 (eps=0.2, restarts=5)"
+    assert split_names(",".join(printed)) == printed
+    assert suite(split_names(", ".join(printed)), THREAT) == suite(written, THREAT)
+    assert split_names(",".join(written)) == written
+    with pytest.raises(ValueError, match="at least one name"):
+        split_names(" , ")
 
 
 def test_the_published_settings():
