@@ -40,15 +40,32 @@ def _to_array(image: Image.Image, size: tuple[int, int] | None, channels: int | 
     return array[..., None] if array.ndim == 2 else array
 
 
+def _check_opaque(image: Image.Image) -> None:
+    """Raises ValueError for transparent pixels: their colour is arbitrary, often black under black ink."""
+    if image.mode not in _GREY | _COLOUR or not image.has_transparency_data:
+        return
+    # Pillow has no way from premultiplied grey to RGBA but this one.
+    image = image.convert("LA") if image.mode == "La" else image
+    if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        raise ValueError(
+            "has transparent pixels, whose colour depends on what lies behind; flatten it on a background, "
+            "e.g. `magick IN.png -background white -flatten OUT.png`"
+        )
+
+
 def decode(
     data: bytes | Path, where: str, size: tuple[int, int] | None = None, channels: int | None = None
 ) -> np.ndarray:
-    """Decodes one encoded image to uint8 `[h, w, c]`; any failure is a ValueError naming `where`."""
+    """Decodes one encoded image to uint8 `[h, w, c]`; any failure is a ValueError naming `where`.
+
+    Of files, an opaque alpha channel is dropped and a transparent one refused.
+    """
     try:
         if isinstance(data, bytes):
-            # Records keep the orientation that tensorflow-datasets gives them.
+            # Records keep the orientation that tensorflow-datasets gives them, and lose alpha as there.
             return _to_array(Image.open(io.BytesIO(data)), size, channels)
         with Image.open(data) as image:
+            _check_opaque(image)
             return _to_array(ImageOps.exif_transpose(image), size, channels)
     # Pillow's plugins raise anything from SyntaxError to struct.error on damaged files.
     except Exception as error:

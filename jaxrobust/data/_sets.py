@@ -1,11 +1,14 @@
 """What a data set is here: uint8 images with integer labels, checked once, before any training."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+
+_MIX = 20200306
 
 
 @runtime_checkable
@@ -59,6 +62,17 @@ class LazyImages:
         return LazyImages(reader=self.reader, indices=self.indices[index], image_shape=self.image_shape)
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PixelReader:
+    """Another reader's pixels and nothing else: its records, labels and folder names are not passed on."""
+
+    _reader: ImageReader
+
+    def __call__(self, index: int) -> np.ndarray:
+        """The image `[h, w, c]`, uint8."""
+        return self._reader(index)
+
+
 Images: TypeAlias = np.ndarray | LazyImages
 """uint8 `[n, h, w, c]`, in memory or read on demand."""
 
@@ -108,6 +122,11 @@ class Dataset:
 def take(images: Images, index: np.ndarray) -> Images:
     """The images at `index`: a copy of an array's rows, or an undecoded subset."""
     return images.subset(index) if isinstance(images, LazyImages) else images[index]
+
+
+def pixels_only(images: Images) -> Images:
+    """The same images; those read on demand through a reader that gives no more than pixels."""
+    return replace(images, reader=PixelReader(images.reader)) if isinstance(images, LazyImages) else images
 
 
 def take_set(data: ImageSet, index: np.ndarray) -> ImageSet:
@@ -204,6 +223,11 @@ def make_dataset(
     digest: str | None = None,
 ) -> Dataset:
     """Builds the `Dataset` after the checks that all sources share; `where` is the file or folder to name."""
+    repeated = sorted(name for name, count in Counter(class_names).items() if count > 1)
+    if repeated:
+        raise ValueError(
+            f"{where}: the class name {repeated[0]!r} occurs more than once; give every class its own name."
+        )
     for part, data in (("training", train), ("test", test)):
         if len(data.images) == 0:
             raise ValueError(f"{where}: the {part} set is empty.")
@@ -221,6 +245,11 @@ def make_dataset(
         )
     digest = fingerprint(train, test) if digest is None else digest
     return Dataset(name=name, train=train, test=test, class_names=tuple(class_names), fingerprint=digest)
+
+
+def mixed(num_images: int) -> np.ndarray:
+    """A fixed order for images that are listed class by class, so that the first few are of all classes."""
+    return np.random.default_rng(_MIX).permutation(num_images)
 
 
 def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

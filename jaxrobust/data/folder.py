@@ -68,6 +68,12 @@ def _concatenate(first: _Listing, second: _Listing) -> _Listing:
     return _Listing(paths=first.paths + second.paths, labels=np.concatenate([first.labels, second.labels]))
 
 
+def _mix(listing: _Listing) -> _Listing:
+    """The listing, in a fixed order that mixes the classes."""
+    order = _sets.mixed(len(listing.paths))
+    return _Listing(paths=tuple(listing.paths[i] for i in order), labels=listing.labels[order])
+
+
 def _find(root: Path, test_fraction: float, seed: int) -> tuple[_Listing, _Listing, tuple[str, ...]]:
     """(train, test, class names) of either layout."""
     if not root.is_dir():
@@ -171,7 +177,8 @@ def load_folder(
 
     Two layouts: `train/CLASS/*` with `test/CLASS/*` (`val/` serves for testing where there is no `test/`, and
     joins the training set where there is), or `CLASS/*` with a seeded split. Photographs are turned upright
-    by their EXIF orientation; transparency is dropped; the set is grey where every file is.
+    by their EXIF orientation; transparent images are refused (an opaque alpha
+    channel is dropped); the set is grey where every file is.
 
     Args:
         path: the folder.
@@ -191,6 +198,7 @@ def load_folder(
     root, pixels = Path(path).expanduser(), _decode.parse_size(size)
     _decode.check_channels(channels)
     train, test, names = _find(root, test_fraction, seed)
+    train, test = _mix(train), _mix(test)
     images, digest = _load_images(train.paths + test.paths, pixels, channels, max_resident_bytes)
     cut = len(train.paths)
     return _sets.make_dataset(

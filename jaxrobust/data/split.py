@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from jaxrobust import _validate
-from jaxrobust.data._sets import Images, ImageSet, take, take_set
+from jaxrobust.data._sets import Images, ImageSet, pixels_only, take, take_set
 
 SelectFn: TypeAlias = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 """`select_fn(order [n], labels [n], num) -> indices [num]`; `order` is a permutation drawn from the seed."""
@@ -15,7 +15,8 @@ SelectFn: TypeAlias = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 class Split(NamedTuple):
     """A training set divided for semi-supervised training.
 
-    There is no label of `unlabelled` in here.
+    There is no label of `unlabelled` in here. Of images that are read on demand, the reader gives pixels and
+    nothing else: neither the records' labels nor the folders that the files lie in.
 
     Attributes:
         labelled: the images that keep their labels, D_L.
@@ -135,7 +136,7 @@ def split(
     unlabelled = np.sort(rest[:num_unlabelled])
     return Split(
         labelled=take_set(train, labelled),
-        unlabelled=take(train.images, unlabelled),
+        unlabelled=pixels_only(take(train.images, unlabelled)),
         validation=take_set(train, validation),
         indices={"labelled": labelled, "unlabelled": unlabelled, "validation": validation},
     )

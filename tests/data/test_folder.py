@@ -55,9 +55,27 @@ def test_split_layout(split_layout):
     found = load(f"folder:{split_layout}")
     assert (len(found.train.images), len(found.test.images)) == (15, 6)  # val joins train
     assert found.image_shape == (6, 8, 3)
-    np.testing.assert_array_equal(found.train.images[0], image(0, (6, 8, 3)))
-    np.testing.assert_array_equal(found.test.images[2], image(1100, (6, 8, 3)))
-    np.testing.assert_array_equal(found.train.labels, [*np.repeat([0, 1, 2], 4), 0, 1, 2])
+    rows = {x.tobytes(): y for x, y in zip(*found.train, strict=True)}
+    assert rows == {
+        image(base + 100 * label + i, (6, 8, 3)).tobytes(): label
+        for base, num in ((0, 4), (2000, 1))
+        for label in range(3)
+        for i in range(num)
+    }
+    tests = {x.tobytes(): y for x, y in zip(*found.test, strict=True)}
+    assert tests[image(1100, (6, 8, 3)).tobytes()] == 1
+
+
+@pytest.mark.parametrize("layout", [False, True])
+def test_the_first_images_are_of_all_classes(tmp_path, layout):
+    for split in ("train", "test") if layout else ("",):
+        for label in range(3):
+            for i in range(30):
+                save(tmp_path / split / f"c{label}" / f"{i}.png", np.full((2, 2), 10 * label, np.uint8))
+    found = load(f"folder:{tmp_path}", **({} if layout else {"test_fraction": 0.5}))
+    for part in (found.train, found.test):
+        np.testing.assert_array_equal(part.images[:, 0, 0, 0], 10 * part.labels)
+        assert min(np.bincount(part.labels[:15], minlength=3)) >= 2
 
 
 def test_val_serves_for_testing_where_there_is_no_test(split_layout):
@@ -84,9 +102,35 @@ def test_grey_among_colour_becomes_colour_and_channels_decide(flat):
 
 
 def test_transparency_and_palettes(flat):
-    Image.fromarray(image(5, (6, 8, 4)), "RGBA").save(flat / "dog" / "0.png")
+    opaque = image(5, (6, 8, 4))
+    opaque[..., 3] = 255
+    Image.fromarray(opaque, "RGBA").save(flat / "dog" / "0.png")
     Image.fromarray(image(6, (6, 8, 3))).quantize(16).save(flat / "dog" / "1.png")
-    assert load(f"folder:{flat}").image_shape == (6, 8, 3)
+    found = load(f"folder:{flat}")
+    assert found.image_shape == (6, 8, 3)
+    pixels = {x.tobytes() for part in (found.train, found.test) for x in part.images}
+    assert opaque[..., :3].tobytes() in pixels
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+@pytest.mark.parametrize("options", [{}, {"max_resident_bytes": 1}])
+def test_transparent_pixels_are_refused_with_the_file_and_the_cure(flat, mode, options):
+    """Black ink on a transparent ground would become an all-black image."""
+    ink = Image.new("RGBA", (8, 6), (0, 0, 0, 0))
+    ink.putpixel((3, 3), (0, 0, 0, 255))
+    path = flat / "dog" / "0.png"
+    if mode in ("RGBA", "LA"):
+        ink.convert(mode).save(path)
+    else:
+        Image.new(mode, (8, 6)).save(path, transparency=0)
+
+    def read_everything():
+        found = load(f"folder:{flat}", **options)
+        return found.train.images[:], found.test.images[:]
+
+    with pytest.raises(ValueError, match=r"has transparent pixels.*flatten it on a background") as caught:
+        read_everything()
+    assert str(path) in str(caught.value)
 
 
 def test_photographs_are_turned_upright(tmp_path):

@@ -113,6 +113,7 @@ BAD = [
         r"one label per image, \[n\] or \[n, 1\], got shape \[12, 14\]",
     ),
     ({"train_labels": np.zeros(12)}, "labels have dtype float64"),
+    ({"class_names": np.array(["a", "b", "a"])}, "the class name 'a' occurs more than once"),
     ({"test_images": None, "test_labels": None}, "missing test_images, test_labels"),
     ({"train_images": np.array([{}] * 12, object)}, "cannot be read as an .npz file of plain arrays"),
 ]

@@ -1,5 +1,8 @@
 """The semi-supervised split: counts, disjointness, and labels that are gone."""
 
+import dataclasses
+import pickle
+
 import jax
 import numpy as np
 import pytest
@@ -95,6 +98,31 @@ def test_lazy_images_are_split_without_reading():
     parts = split(ImageSet(lazy, train.labels), num_labelled=20, num_validation=10, seed=0)
     assert parts.unlabelled.shape == (170, 2, 2, 1)
     np.testing.assert_array_equal(parts.unlabelled.indices, parts.indices["unlabelled"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Telling:
+    """A reader that knows more than pixels, as those of records and of class folders do."""
+
+    paths: tuple[str, ...]
+    source: tuple[int, ...]
+
+    def __call__(self, index):
+        return np.full((2, 2, 1), index, np.uint8)
+
+    def labels(self):
+        return self.source
+
+
+def test_the_reader_of_unlabelled_images_tells_nothing_but_pixels():
+    train = make_train()
+    reader = Telling(paths=tuple(f"class{y}/{i}.png" for i, y in enumerate(train.labels)), source=(1, 2))
+    lazy = LazyImages(reader=reader, indices=np.arange(200), image_shape=(2, 2, 1))
+    parts = split(ImageSet(lazy, train.labels), num_labelled=20, num_validation=10, seed=0)
+    for images in (parts.unlabelled, pickle.loads(pickle.dumps(parts.unlabelled))):
+        assert [name for name in dir(images.reader) if not name.startswith("_")] == []
+        assert "class" not in repr(images)
+        np.testing.assert_array_equal(images[3:5], lazy[parts.indices["unlabelled"][3:5]])
 
 
 @pytest.mark.parametrize(
