@@ -89,12 +89,16 @@ class AttackResult(NamedTuple):
         found: bool `[b]`; whether `image` fools the model: argmax of its logits differs from the target's
             class.
         distance: `[b]` in radii of the attack's neighbourhood (for a sequence the largest over its stages).
+        nonfinite: bool `[b]`; whether the model answered NaN, or the loss was NaN, at some point that was
+            tried. Such a point is never `image` where another is known, so evaluation reads this to count
+            the row as wrong. None: the attack does not say.
     """
 
     image: Array
     theta: Theta
     found: Array
     distance: Array
+    nonfinite: Array | None = None
 
 
 @runtime_checkable

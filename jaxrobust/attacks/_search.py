@@ -40,9 +40,10 @@ def search(
         losses = loss_fn(logits, repeated.target)
         scored = judge((), logits, losses, repeated.target)
         level, loss = (a.reshape(rows, chunk) for a in (scored.level, scored.loss))
+        broken = scored.broken.reshape(rows, chunk).any(axis=1)
         best = jnp.argmax(jnp.where(level == level.max(axis=1, keepdims=True), loss, -jnp.inf), axis=1)
         theta = jax.tree.map(lambda a: a[best] if shared else a[jnp.arange(rows), best], thetas)
         at_best = (jnp.arange(rows), best)
-        return worse_of(worst, Worst(theta=theta, level=level[at_best], loss=loss[at_best]))
+        return worse_of(worst, Worst(theta=theta, level=level[at_best], loss=loss[at_best], broken=broken))
 
     return jax.lax.fori_loop(0, -(-num // chunk), body, nothing(neighbourhood, example))

@@ -1,7 +1,8 @@
 """The worst point found, row by row: misclassified beats correct, among equals the highest loss wins.
 
 A candidate whose loss or logits are NaN counts as not found: it replaces nothing and is never reported as
-fooling the model. A row where every candidate is NaN keeps its clean image and `found = False`.
+fooling the model. A row where every candidate is NaN keeps its clean image and `found = False`. That there was
+such a candidate is remembered, or a model that breaks under attack would look robust.
 """
 
 from typing import NamedTuple
@@ -14,11 +15,13 @@ from jaxrobust.types import Array, AttackResult, Example, Neighbourhood, Theta
 
 
 class Worst(NamedTuple):
-    """Row by row: `theta`; `level` int8: 0 nothing, 1 correct, 2 misclassified; `loss`, -inf at level 0."""
+    """Row by row: `theta`; `level` int8: 0 nothing, 1 correct, 2 misclassified; `loss`, -inf at level 0;
+    `broken` bool: some candidate so far was NaN, the kept one or another."""
 
     theta: Theta
     level: Array
     loss: Array
+    broken: Array
 
 
 def class_of(target: Array) -> Array:
@@ -33,7 +36,7 @@ def judge(theta: Theta, logits: Array, losses: Array, target: Array) -> Worst:
     usable = ~(jnp.isnan(losses) | jnp.isnan(logits).any(axis=-1))
     fooled = jnp.argmax(logits, axis=-1) != class_of(target)
     level = jnp.where(usable, 1 + fooled.astype(jnp.int8), 0).astype(jnp.int8)
-    return Worst(theta=theta, level=level, loss=jnp.where(usable, losses, -jnp.inf))
+    return Worst(theta=theta, level=level, loss=jnp.where(usable, losses, -jnp.inf), broken=~usable)
 
 
 def select(better: Array, new: Theta, old: Theta) -> Theta:
@@ -48,7 +51,7 @@ def select(better: Array, new: Theta, old: Theta) -> Theta:
 def worse_of(old: Worst, new: Worst) -> Worst:
     """Row by row the worse for the model; a tie keeps `old`."""
     better = (new.level > old.level) | ((new.level == old.level) & (new.loss > old.loss))
-    return select(better, new, old)
+    return select(better, new, old)._replace(broken=old.broken | new.broken)
 
 
 def nothing(neighbourhood: Neighbourhood, example: Example) -> Worst:
@@ -58,6 +61,7 @@ def nothing(neighbourhood: Neighbourhood, example: Example) -> Worst:
         theta=jax.vmap(neighbourhood.init)(example),
         level=jnp.zeros(rows, jnp.int8),
         loss=jnp.full(rows, -jnp.inf, jnp.float32),
+        broken=jnp.zeros(rows, bool),
     )
     return like_rows(blank, example)
 
@@ -69,4 +73,5 @@ def to_result(neighbourhood: Neighbourhood, example: Example, worst: Worst) -> A
         theta=worst.theta,
         found=worst.level == 2,
         distance=jax.vmap(neighbourhood.distance)(example, worst.theta),
+        nonfinite=worst.broken,
     )

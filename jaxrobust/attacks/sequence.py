@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks._rows import fold_rows
-from jaxrobust.types import Array, Attack, AttackResult, Example, ScoreFn
+from jaxrobust.attacks._worst import select
+from jaxrobust.types import Array, Attack, AttackResult, Example, ScoreFn, Theta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +18,11 @@ class Sequence:
     CN111401445A: $x_0 = x$, $x_i = \arg\max_{x' \in N_i(x_{i-1})} L_i(f(x'), y)$. What an earlier stage found
     stays frozen, so the order matters; `distance` is the largest of the stages' own distances and `theta` the
     tuple of theirs.
+
+    $x_{i-1}$ lies in $N_i(x_{i-1})$, but a stage need not try it (random search, a random start). So where
+    $x_{i-1}$ fools the model and what stage i found does not, the stage does nothing to that row: its theta
+    is the identity. (A stage of one's own that has no `neighbourhood` keeps the theta it tried.) This reads
+    `found` of every stage, which costs a forward pass where a stage has `keep_worst=False`.
 
     Args:
         stages: the attacks, first run first; at least one.
@@ -35,17 +42,41 @@ class Sequence:
 
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
         """Attacks a batch; see `jaxrobust.types.Attack`."""
-        results = []
+        results: list[AttackResult] = []
         for i, stage in enumerate(self.stages):
-            results.append(stage(fold_rows(keys, i), score_fn, example))
-            example = example._replace(image=results[-1].image)
+            result = stage(fold_rows(keys, i), score_fn, example)
+            if results:
+                undone = results[-1].found & ~result.found
+                result = _withdrawn(undone, stage, result, example)
+            results.append(result)
+            example = example._replace(image=result.image)
+        nonfinite = [result.nonfinite for result in results if result.nonfinite is not None]
         return AttackResult(
             image=results[-1].image,
             theta=tuple(result.theta for result in results),
             found=results[-1].found,
             distance=jnp.stack([result.distance for result in results]).max(axis=0),
+            nonfinite=jnp.stack(nonfinite).any(axis=0) if nonfinite else None,
         )
 
     def scaled(self, factor: float | Array) -> "Sequence":
         """Every stage with its radii multiplied by `factor`."""
         return Sequence(stages=tuple(stage.scaled(factor) for stage in self.stages))
+
+
+def _withdrawn(rows: Array, stage: Attack, result: AttackResult, example: Example) -> AttackResult:
+    """The stage's result, with the identity in these `rows`, whose image is known to fool the model."""
+    return result._replace(
+        image=select(rows, example.image, result.image),
+        theta=select(rows, _identity(stage, result.theta, example), result.theta),
+        found=rows | result.found,
+        distance=jnp.where(rows, 0.0, result.distance),
+    )
+
+
+def _identity(stage: Attack, theta: Theta, example: Example) -> Theta:
+    """The theta with which a stage changes nothing; `theta` itself where the stage does not tell."""
+    if isinstance(stage, Sequence):
+        return tuple(_identity(part, own, example) for part, own in zip(stage.stages, theta))
+    neighbourhood = getattr(stage, "neighbourhood", None)
+    return theta if neighbourhood is None else jax.vmap(neighbourhood.init)(example)

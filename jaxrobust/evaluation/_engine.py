@@ -5,9 +5,10 @@ model shape. Parameters and the radius are arguments: other weights, radii and s
 """
 
 import functools
+import math
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import _validate
+from jaxrobust.data import to_float
 from jaxrobust.numerics import losses
 from jaxrobust.numerics.compile import jit
 from jaxrobust.types import Attack, Example, Model, PyTree
@@ -30,7 +32,8 @@ def _attack(apply_fn, attack, params, stats, factor, key, index, images, targets
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     result = attack.scaled(factor)(keys, score_fn, Example(images, targets))
-    return result.image, result.distance
+    nonfinite = result.nonfinite
+    return result.image, result.distance, jnp.zeros(len(index), bool) if nonfinite is None else nonfinite
 
 
 def _predict(apply_fn, params, stats, images):
@@ -71,7 +74,10 @@ class Subject(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """The model's answers by row: logits `[m, k]`, class, its probability, whether all logits are finite."""
+    """The model's answers by row: logits `[m, k]`, class, its probability, whether all logits are finite.
+
+    `finite` of an attacked row also says that the attack met no NaN on its way.
+    """
 
     logits: np.ndarray
     prediction: np.ndarray
@@ -84,9 +90,15 @@ class Predictions(NamedTuple):
 
 
 class Attacked(NamedTuple):
-    """One attack on some rows: images, the model's answers to them and to their 8-bit roundings."""
+    """One attack on some rows: the model's answers to its images and to their 8-bit roundings.
 
-    image: np.ndarray
+    `images` holds only the rows asked for, by their index in the set; `low` and `high` bound the pixels of
+    all, NaN where there are none.
+    """
+
+    images: dict[int, np.ndarray]
+    low: float
+    high: float
     distance: np.ndarray
     seen: Predictions
     seen_8bit: Predictions
@@ -137,13 +149,13 @@ def gather(images, index: np.ndarray) -> np.ndarray:
     rows = images[index] if isinstance(images, np.ndarray) else np.stack([images[int(i)] for i in index])
     rows = np.asarray(rows)
     if rows.dtype == np.uint8:
-        return rows.astype(np.float32) / np.float32(255)
+        return to_float(rows)
     return np.clip(rows.astype(np.float32), 0, 1)
 
 
 def to_8bit(images: np.ndarray) -> np.ndarray:
-    """What an image file would keep: pixels rounded to k/255."""
-    return np.round(images * np.float32(255)).astype(np.float32) / np.float32(255)
+    """What an image file would keep: pixels of 256 levels, the same floats that the file is read as."""
+    return to_float(np.clip(np.round(images * np.float32(255)), 0, 255))
 
 
 def _batches(m: int, batch_size: int):
@@ -173,7 +185,10 @@ def predict_set(s: Subject) -> Predictions:
     """The model's answers to the clean images, gathered batch by batch."""
     everything = np.arange(s.n)
     starts = range(0, s.n, s.batch_size)
-    parts = [predict(s, gather(s.images, everything[start : start + s.batch_size])) for start in starts]
+    return _joined([predict(s, gather(s.images, everything[at : at + s.batch_size])) for at in starts])
+
+
+def _joined(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(*(np.concatenate(part) for part in zip(*parts)))
 
 
@@ -190,12 +205,20 @@ def run_attack(
     targets: np.ndarray,
     *,
     factor: float = 1.0,
+    keep: Collection[int] = (),
     progress_fn: Callable[[str, int, int], None] | None = None,
 ) -> Attacked:
-    """Attacks the rows `index` of the set, away from `targets`; row i draws from fold_in(key, i) only."""
+    """Attacks the rows `index` of the set, away from `targets`; row i draws from fold_in(key, i) only.
+
+    Each batch is judged at once and dropped but for the rows in `keep`: a large set need not fit in memory as
+    floats.
+    """
     program, _ = _programs()
     key, compiled_before = attack_key(s.seed, name), program._cache_size()
-    images, distances, times = [], [], []
+    kept, low, high, times = {}, math.inf, -math.inf, []
+    nothing = predict(s, np.zeros((0, *s.model.image_shape), np.float32))
+    distances, seen, seen_8bit = [np.zeros(0, np.float32)], [nothing], [nothing]
+    wanted = set(map(int, keep))
     for positions, count in _batches(len(index), s.batch_size):
         rows = index[positions]
         start = time.perf_counter()
@@ -203,18 +226,31 @@ def run_attack(
             s.model.apply, attack, s.params, s.stats, np.float32(factor), key, rows.astype(np.int32),
             gather(s.images, rows), targets[positions].astype(np.int32),
         )  # fmt: skip
-        image, distance = jax.device_get(out)
+        image, distance, nonfinite = (part[:count] for part in jax.device_get(out))
         times.append((time.perf_counter() - start, count))
-        images.append(image[:count])
-        distances.append(distance[:count])
+        distances.append(distance)
+        low, high = float(np.minimum(low, image.min())), float(np.maximum(high, image.max()))
+        # An attack never returns a point where the model answers NaN, yet a model that does so is not robust.
+        for answers, pixels in ((seen, image), (seen_8bit, to_8bit(image))):
+            answer = predict(s, pixels)
+            answers.append(answer._replace(finite=answer.finite & ~nonfinite))
+        # Copies, or one row would keep its whole batch alive.
+        kept |= {int(row): image[at].copy() for at, row in enumerate(rows[:count]) if int(row) in wanted}
         if progress_fn is not None:
             progress_fn(name, sum(done for _, done in times), len(index))
-    image = np.concatenate(images) if images else np.zeros((0, *s.model.image_shape), np.float32)
-    distance = np.concatenate(distances) if distances else np.zeros(0, np.float32)
     compiled = program._cache_size() > compiled_before
     seconds = sum(t for t, _ in times)
     # The first batch also waited for the compiler; the others tell the speed where there are any.
     timed = times[1:] if compiled and len(times) > 1 else times
     rate = sum(c for _, c in timed) / max(sum(t for t, _ in timed), 1e-9)
-    seen, seen_8bit = predict(s, image), predict(s, to_8bit(image))
-    return Attacked(image, distance, seen, seen_8bit, seconds, rate if times else 0.0, compiled)
+    return Attacked(
+        images=kept,
+        low=low if times else math.nan,
+        high=high if times else math.nan,
+        distance=np.concatenate(distances),
+        seen=_joined(seen),
+        seen_8bit=_joined(seen_8bit),
+        seconds=seconds,
+        images_per_second=rate if times else 0.0,
+        compiled=compiled,
+    )

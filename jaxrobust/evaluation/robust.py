@@ -69,8 +69,9 @@ def evaluate(
     Accuracy and R_adv attack the images that are right before the attack (an attack with `every_image`
     attacks all, and its accuracy counts the attacked image alone). The last row, `worst`, is the per-example
     worst over all attacks and the clean image. A found image counts if it lies inside the neighbourhood and
-    the model, asked again, is wrong about it; logits that are not finite are wrong. Results do not depend on
-    the batch size, nor on which other attacks are run: row i of an attack draws from
+    the model, asked again, is wrong about it; logits that are not finite are wrong, and so is an image on
+    whose way the attack met NaN (`nonfinite` in the rows counts both). Results do not depend on the batch
+    size, nor on which other attacks are run: row i of an attack draws from
     `fold_in(fold_in(key(seed), crc32(name)), i)`.
 
     Args:
@@ -153,7 +154,10 @@ def _checked(attacks: Mapping[str, EvalAttack]) -> dict[str, EvalAttack]:
 
 def _refuse(verdict) -> None:
     if verdict.level == Level.FAIL:
-        raise ValueError(f"{verdict.advice} To measure it all the same, pass refuse_batch_dependent=False.")
+        raise ValueError(
+            f"{verdict.advice} To measure it all the same: --allow-batch-dependent on the command line, "
+            "refuse_batch_dependent=False in Python."
+        )
 
 
 def _run(
@@ -170,7 +174,15 @@ def _run(
     assert entry.attack is not None
     right = clean.correct(s.labels)
     index = np.arange(s.n) if entry.every_image else np.flatnonzero(right)
-    found = _engine.run_attack(s, name, entry.attack, index, s.labels[index], progress_fn=progress_fn)
+    found = _engine.run_attack(
+        s,
+        name,
+        entry.attack,
+        index,
+        s.labels[index],
+        keep=range(s.n) if keep_images else chosen,
+        progress_fn=progress_fn,
+    )
     inside = found.inside()
 
     def spread(values, start):
@@ -184,7 +196,7 @@ def _run(
     correct_8bit = np.where(inside, found.seen_8bit.correct(s.labels[index]), right[index])
     seen = {
         int(index[at]): Seen(
-            image=found.image[at],
+            image=found.images[int(index[at])],
             prediction=int(found.seen.prediction[at]),
             confidence=float(found.seen.confidence[at]),
         )
@@ -193,7 +205,8 @@ def _run(
     kept = None
     if keep_images:
         kept = _engine.gather(s.images, np.arange(s.n))
-        kept[index] = found.image
+        for row, image in found.images.items():
+            kept[row] = image
     return _Outcome(
         correct=spread(correct, right),
         correct_8bit=spread(correct_8bit, right),
@@ -202,8 +215,8 @@ def _run(
         moved=_moved(s, name, entry.attack, clean, progress_fn) if robust_risk else None,
         attacked=len(index),
         nonfinite=int(np.sum(~found.seen.finite)),
-        low=float(found.image.min()) if len(index) else math.nan,
-        high=float(found.image.max()) if len(index) else math.nan,
+        low=found.low,
+        high=found.high,
         seconds=found.seconds,
         images_per_second=found.images_per_second,
         compiled=found.compiled,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.attacks import PGD, GridSearch, Sequence, fgsm
+from jaxrobust.attacks import PGD, GridSearch, RandomSearch, Sequence, fgsm
 from jaxrobust.neighbourhoods import L2, LInf, RotationTranslation
 from jaxrobust.types import Example
 
@@ -74,3 +74,30 @@ def test_stages_of_one_kind_draw_apart():
 def test_stages_are_checked(stages):
     with pytest.raises(ValueError, match="stage"):
         Sequence(stages=stages)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_later_stage_does_not_undo_what_an_earlier_one_found(nested):
+    """Rows 0 and 1 are fooled by the first stage; any motion of row 0 makes the model right again."""
+
+    def score(images, ex):
+        corner = images[:, 0, 0, 0]
+        return jnp.stack([jnp.full_like(corner, 0.35), corner], axis=-1)
+
+    image = jnp.full((3, 3, 3, 1), 0.2).at[0].set(0.0).at[0, 0, 0, 0].set(0.3).at[1].set(0.3)
+    ex, keys = Example(image, jnp.zeros(3, jnp.int32)), jax.random.split(jax.random.key(0), 3)
+    noise = fgsm(LInf(eps=0.1))
+    shift = RandomSearch(neighbourhood=RotationTranslation(max_angle=0.0, max_shift=0.9), num=1)
+    last = Sequence(stages=(shift,)) if nested else shift
+    # From scratch, the motion takes the bright corner away from row 0.
+    alone = noise(keys, score, ex)
+    assert not bool(shift(keys, score, ex._replace(image=alone.image)).found[0])
+    result = Sequence(stages=(noise, last))(keys, score, ex)
+    np.testing.assert_array_equal(alone.found, [True, True, False])
+    assert bool(result.found[0]) and bool(result.found[1])
+    np.testing.assert_array_equal(result.image[0], alone.image[0])
+    pose = result.theta[1][0] if nested else result.theta[1]
+    np.testing.assert_array_equal(pose.shift[0], 0.0)
+    # A row that nothing has fooled goes on from what the stage tried.
+    assert np.abs(pose.shift[2]).max() > 0
+    assert float(jnp.argmax(score(result.image[:1], None))) == 1.0

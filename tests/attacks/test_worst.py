@@ -80,3 +80,28 @@ def test_a_model_that_turns_nan_on_the_way_leaves_the_last_sound_point():
     attack = PGD(neighbourhood=LInf(eps=0.2), steps=10, step_size=0.1, start_fn=lambda k, n, e: n.init(e))
     result = jax.jit(lambda ex: attack(jax.random.split(jax.random.key(0), 1), score, ex))(ex)
     assert 8.5 < float(result.image.sum()) <= 9.0
+
+
+def test_that_the_model_was_nan_somewhere_is_remembered_and_told():
+    nan = candidate(2.0, [[jnp.nan, 1.0], RIGHT, RIGHT], [0.0, jnp.nan, 1.0])
+    good = candidate(1.0, [RIGHT, WRONG, RIGHT], [0.0, 0.0, 0.0])
+    for worst in (worse_of(good, nan), worse_of(nan, good), worse_of(worse_of(nan, good), good)):
+        np.testing.assert_array_equal(worst.broken, [True, True, False])
+
+
+def test_a_search_tells_of_nan_in_any_chunk():
+    ex = Example(jnp.full((2, 2, 2, 1), 0.5), TARGET[:2])
+
+    def score(images, example):
+        # NaN for the first row's image alone, which is the brighter one.
+        total = images.sum(axis=(1, 2, 3))
+        return jnp.stack([jnp.where(total > 3, jnp.nan, 1.0), 0 * total], axis=-1)
+
+    ex = ex._replace(image=ex.image.at[0].set(0.9))
+    for attack in (
+        RandomSearch(neighbourhood=LInf(eps=0.01), num=3, chunk=2),
+        PGD(neighbourhood=LInf(eps=0.01), steps=2),
+        PGD(neighbourhood=LInf(eps=0.01), steps=2, restarts=2, keep_worst=False),
+    ):
+        result = attack(jax.random.split(jax.random.key(0), 2), score, ex)
+        np.testing.assert_array_equal(result.nonfinite, [True, False])

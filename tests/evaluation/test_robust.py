@@ -305,7 +305,9 @@ def test_a_model_in_train_mode_is_refused_with_the_cure(linear, make_model):
 
     model = make_model(normalised)
     arguments = (model, linear.params, {}, linear.images, linear.labels, {})
-    with pytest.raises(ValueError, match=r"train=False.*refuse_batch_dependent=False"):
+    with pytest.raises(
+        ValueError, match=r"train=False.*--allow-batch-dependent.*refuse_batch_dependent=False"
+    ):
         evaluate(*arguments, batch_size=16, seed=0)
     report = evaluate(*arguments, batch_size=16, seed=0, refuse_batch_dependent=False)
     assert {v.check: v.level for v in report.verdicts}["batch_independence"] == Level.FAIL
@@ -379,3 +381,25 @@ def test_bad_attacks_are_named(linear):
         EvalAttack(lambda keys, score_fn, example: None)
     with pytest.raises(ValueError, match="Known: none, worst"):
         run(linear, {}).row("pgd")
+
+
+@pytest.mark.parametrize(
+    "attack", [PGD_5, RandomSearch(neighbourhood=LInf(eps=EPS), num=3, chunk=2)], ids=["pgd", "random"]
+)
+def test_a_model_that_answers_nan_off_the_clean_images_is_not_robust(linear, attack):
+    """The model answers NaN wherever the pixels are not whole 8-bit values."""
+
+    def apply(params, stats, x, *, train, keys=None, axis_name=None):
+        whole = (jnp.abs(x * 255 - jnp.round(x * 255)) < 1e-3).all(axis=(1, 2, 3))
+        outputs, stats = linear.model.apply(params, stats, x, train=train)
+        return Outputs(jnp.where(whole[:, None], outputs.logits, jnp.nan)), stats
+
+    broken = linear._replace(
+        model=linear.model._replace(apply=apply), images=np.round(linear.images * 255).astype(np.uint8)
+    )
+    report = run(broken, {"a": EvalAttack(attack)}, trust_checks=True, robust_risk=True)
+    row = report.row("a")
+    assert report.row("none")["correct"] > 0 and row["correct"] == 0 and row["r_rob"] == 1.0
+    assert row["nonfinite"] == row["attacked"]
+    verdicts = {verdict.check: verdict.level for verdict in report.verdicts}
+    assert verdicts["finite_logits"] == Level.FAIL
