@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import re
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +17,7 @@ from jaxrobust.neighbourhoods import NEIGHBOURHOODS
 from jaxrobust.numerics.losses import LOSSES
 from jaxrobust.objectives import OBJECTIVES, TARGETS
 from jaxrobust.training import SCHEDULES
+from jaxrobust.types import Attack, Neighbourhood, Objective
 
 REGISTRIES: dict[str, Mapping[str, Any]] = {
     "attack": ATTACKS,
@@ -27,6 +30,8 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "start": STARTS,
     "target": TARGETS,
 }
+
+_PROTOCOLS = {Attack: "attack", Neighbourhood: "neighbourhood", Objective: "objective", nn.Module: "model"}
 
 
 @functools.cache
@@ -50,16 +55,71 @@ def name_of(value: Any) -> str | None:
 
 def kind_of(value: Any) -> str | None:
     """The registry that a component's class, or a function, belongs to."""
-    owner = type(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-    return next((kind for kind, table in REGISTRIES.items() if owner in table.values()), None)
+    owner = _owner(value)
+    return next(
+        (kind for kind, table in REGISTRIES.items() if any(owner is member for member in table.values())),
+        None,
+    )
 
 
 def find(name: str, kind: str | None = None) -> Any:
     """Looks a name up, within one registry if `kind` says which; an unknown name lists the known ones."""
     if kind is not None:
         table = REGISTRIES[kind]
-        return _validate.member(kind, name.removeprefix(f"{kind}."), table)
-    return _validate.member("component", name, by_name())
+        return _validate.member(kind, _registered(name.removeprefix(f"{kind}."), table), table)
+    return _validate.member("component", _registered(name, by_name()), by_name())
+
+
+def _registered(name: str, table: Mapping[str, Any]) -> str:
+    """The registered name for one that Python code or a printed component has: `near_start`, `NearStart`."""
+    if name in table:
+        return name
+    written = {}
+    for registered, member in table.items():
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", member.__name__).lower()
+        written |= {member.__name__: registered, snake: registered}
+    return written.get(name, name)
+
+
+@functools.cache
+def field_kind(cls: Any, name: str) -> str | None:
+    """The registry that a field's value, or each item of its tuple, comes from; None for other fields."""
+    if (kind := hint_kind(hints(cls).get(name))) is not None:
+        return kind
+    # The types of functions do not tell a loss from another function; the default does.
+    default = next((f.default for f in dataclasses.fields(cls) if f.name == name), None)
+    return None if isinstance(default, (bool, int, float, str, tuple)) else kind_of(default)
+
+
+def hint_kind(hint: Any) -> str | None:
+    """The registry that a declared type stands for, within unions and tuples too."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType, tuple):
+        return next((kind for arg in typing.get_args(hint) if (kind := hint_kind(arg))), None)
+    parents = getattr(hint, "__mro__", ())
+    return next((kind for protocol, kind in _PROTOCOLS.items() if protocol in parents), None)
+
+
+def check_kind(name: str, value: Any, kind: str | None) -> None:
+    """Raises ValueError where a field gets a scalar, or a component of another registry than its own."""
+    if kind is None or value is None:
+        return
+    for item in value if isinstance(value, tuple) else (value,):
+        found = kind_of(item)
+        # What is registered nowhere is the user's own, and is not ours to judge.
+        if found == kind or (found is None and not isinstance(item, (bool, int, float, str, type))):
+            continue
+        what = repr(item) if found is None else f"the {found} {name_of(_owner(item))!r}"
+        known = _validate.listing(REGISTRIES[kind])
+        raise ValueError(f"{name} takes {_article(kind)} ({known}), got {what}.")
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _owner(value: Any) -> Any:
+    """A component's class, or the function itself: what stands in a registry."""
+    return type(value) if is_component(value) else value
 
 
 def is_component(value: Any) -> bool:
@@ -106,6 +166,8 @@ def make(cls: Callable[..., Any], values: Mapping[str, Any], path: str) -> Any:
     if lacking:
         raise ValueError(f"{path or 'experiment'}: {cls.__name__} also needs {', '.join(lacking)}.")
     try:
+        for name, value in values.items():
+            check_kind(name, value, field_kind(cls, name))
         return cls(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path or 'experiment'}: {error}") from error

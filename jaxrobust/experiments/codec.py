@@ -62,7 +62,12 @@ def from_json(cls: type[T], value: Any, path: str = "") -> T:
     >>> from_json(Neighbourhood, {"kind": "linf", "eps": 0.3})
     LInf(eps=0.3)
     """
-    return _decode(value, cls, path)
+    found = _decode(value, cls, path)
+    try:
+        _components.check_kind(path or "configuration", found, _components.hint_kind(cls))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}" if path else str(error)) from None
+    return found
 
 
 def dumps(experiment: Experiment) -> str:

@@ -44,7 +44,7 @@ class DataConfig:
             others.
         selection: how the labelled images are chosen: `first`, `random` or `stratified`.
         seed: draws the split; apart from the run's own seed so that runs may share a split.
-        size: `(height, width)` to resize to; None takes images as they are, which must then be of one size.
+        size: `(height, width)` to resize to, one number for both (kept as a pair); None takes images as they are, which must then be of one size.
         channels: 1 for grey, 3 for colour; None takes what the files have.
         test_fraction: the share held out for testing of a set that has no test split; None is the set's
             default. It is drawn from a fixed seed, the same for all runs.
@@ -56,7 +56,7 @@ class DataConfig:
     num_validation: int = 1000
     selection: str = "stratified"
     seed: int = 0
-    size: tuple[int, int] | None = None
+    size: tuple[int, int] | int | None = None
     channels: int | None = None
     test_fraction: float | None = None
 
@@ -67,6 +67,18 @@ class DataConfig:
             _validate.at_least("num_unlabelled", self.num_unlabelled, 0)
         _validate.at_least("num_validation", self.num_validation, 0)
         _validate.at_least("seed", self.seed, 0)
+        if isinstance(self.size, int):
+            # A square, written in the one way, or equal configurations would differ.
+            object.__setattr__(self, "size", (self.size, self.size))
+        if self.size is not None:
+            if not isinstance(self.size, tuple) or len(self.size) != 2:
+                raise ValueError(f"Expected size as (height, width) or one number, got size={self.size!r}.")
+            for length in self.size:
+                _validate.at_least("size", length, 1, "It is in pixels.")
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"Expected channels 1 (grey) or 3 (colour), got channels={self.channels}.")
+        if self.test_fraction is not None and not 0 < self.test_fraction < 1:
+            raise ValueError(f"Expected 0 < test_fraction < 1, got test_fraction={self.test_fraction}.")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -118,12 +130,36 @@ class Experiment:
     note: str = ""
 
     def __post_init__(self) -> None:
+        self._check_kinds()
+        if self.labelled_per_step is not None:
+            _validate.at_least("labelled_per_step", self.labelled_per_step, 1)
         _validate.at_least("num_steps", self.num_steps, 1)
         _validate.at_least("batch_size", self.batch_size, 1)
         _validate.within("ema_decay", self.ema_decay, 0.0, 1.0)
         _validate.at_least("seed", self.seed, 0)
         _validate.at_least("validate_every", self.validate_every, 0)
         suite(self.attacks, self.threat)
+
+    def _check_kinds(self) -> None:
+        """Each part is of its kind: a net that was given as an objective would fail deep inside a trace."""
+        kinds = {
+            "data": DataConfig,
+            "model": nn.Module,
+            "objective": Objective,
+            "optimizer": OptimizerConfig,
+            "augment": Augment,
+            "validation_attack": Attack,
+            "threat": ThreatModel,
+        }
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            if value is None and name == "validation_attack":
+                continue
+            # A flax module has the methods of an objective, and is none.
+            stray = isinstance(value, nn.Module) and kind is not nn.Module
+            if stray or isinstance(value, type) or not isinstance(value, kind):
+                what = {"Module": "flax module"}.get(kind.__name__, kind.__name__)
+                raise ValueError(f"Expected {name} to be of the kind {what}, got {value!r}.")
 
     def batch_sizes(self, num_labelled: int, num_unlabelled: int, num_devices: int = 1) -> BatchSizes:
         """The labelled and unlabelled images of one global step, for the streams of this split."""

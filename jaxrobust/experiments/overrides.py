@@ -8,10 +8,12 @@ new component share.
 
 import ast
 import dataclasses
+import math
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args, get_origin
 
+from jaxrobust.evaluation import split_names
 from jaxrobust.experiments import _components, codec
 from jaxrobust.experiments.experiment import Experiment
 
@@ -51,10 +53,11 @@ def _set(node: Any, path: list[str], text: str, done: tuple[str, ...]) -> Any:
     name, rest = path[0], path[1:]
     if isinstance(node, tuple) and name.isdigit() and int(name) < len(node):
         child = node[int(name)]
+        where = ".".join((*done, name))
         new = (
             _set(child, rest, text, (*done, name))
             if rest
-            else _value(text, Any, child, ".".join((*done, name)))
+            else _value(text, Any, child, where, _components.kind_of(child))
         )
         return (*node[: int(name)], new, *node[int(name) + 1 :])
     where = ".".join(done) or "experiment"
@@ -67,7 +70,8 @@ def _set(node: Any, path: list[str], text: str, done: tuple[str, ...]) -> Any:
     child = getattr(node, name)
     hint = _components.hints(cls).get(name, Any)
     here = (*done, name)
-    new = _set(child, rest, text, here) if rest else _value(text, hint, child, ".".join(here))
+    kind = _components.field_kind(cls, name)
+    new = _set(child, rest, text, here) if rest else _value(text, hint, child, ".".join(here), kind)
     return _rebuild(node, {name: new}, ".".join(here))
 
 
@@ -77,7 +81,7 @@ def _rebuild(node: Any, changes: dict[str, Any], path: str) -> Any:
     return _components.make(type(node), {**values, **changes}, path)
 
 
-def _value(text: str, hint: Any, current: Any, path: str) -> Any:
+def _value(text: str, hint: Any, current: Any, path: str, kind: str | None) -> Any:
     """Reads an override's right-hand side for the field at `path`."""
     options = codec.alternatives(hint)
     if text.lower() in ("none", "null") and (type(None) in options or hint is Any):
@@ -87,25 +91,21 @@ def _value(text: str, hint: Any, current: Any, path: str) -> Any:
         return codec.to_enum(text, enum_type, path)
     if str in options:
         return text.strip("'\"")
-    if _takes_component(current, options):
-        kind = _components.kind_of(current)
-        if text.isidentifier():
-            return _named(text, kind, current, path)
-    return _coerce(_evaluate(text, path), options, current, path)
+    if _is_list_of_names(options) and not text.startswith(("(", "[", "'", '"')):
+        return tuple(split_names(text))
+    if kind is not None and text.isidentifier():
+        return _named(text, kind, current, path)
+    return _coerce(_evaluate(text, path, kind), options, current, path)
 
 
-def _takes_component(current: Any, options: tuple[Any, ...]) -> bool:
-    """Whether the field holds components or functions rather than scalars."""
-    scalar = (bool, int, float, str, type(None))
-    return not isinstance(current, (bool, int, float, str, tuple)) and not all(o in scalar for o in options)
+def _is_list_of_names(options: tuple[Any, ...]) -> bool:
+    """Whether the field is the list of the evaluation's attacks, `tuple[str, ...]`."""
+    return any(get_origin(o) is tuple and get_args(o)[0] is str for o in options)
 
 
 def _named(name: str, kind: str | None, current: Any, path: str) -> Any:
     """A registered function, or a component that keeps the fields shared with the current one."""
-    try:
-        found = _components.find(name, kind)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    found = _find(name, kind, path)
     if not isinstance(found, type):
         return found
     kept = {}
@@ -119,21 +119,31 @@ def _named(name: str, kind: str | None, current: Any, path: str) -> Any:
     return _components.make(found, kept, path)
 
 
-def _evaluate(text: str, path: str) -> Any:
+def _find(name: str, kind: str | None, path: str) -> Any:
+    """A registered class or function; an unknown name is answered with the field and the names there are."""
+    try:
+        return _components.find(name, kind)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _evaluate(text: str, path: str, kind: str | None) -> Any:
     """Reads numbers, tuples, names of registered things and calls that build components."""
     try:
         tree = ast.parse(text, mode="eval").body
-    except SyntaxError:
+    # A text with a null byte, or nested too deeply, is no better than one with a mistake.
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"{path}: cannot read the value {text!r}.") from None
-    return _node(tree, path, text)
+    return _node(tree, path, text, kind)
 
 
-def _node(node: ast.expr, path: str, text: str) -> Any:
+def _node(node: ast.expr, path: str, text: str, kind: str | None = None) -> Any:
+    """The value of a parsed expression; names in it are those of the registry `kind`, where it is known."""
     match node:
         case ast.Constant(value=value) if isinstance(value, (bool, int, float, str, type(None))):
             return value
         case ast.Tuple(elts=items) | ast.List(elts=items):
-            return tuple(_node(item, path, text) for item in items)
+            return tuple(_node(item, path, text, kind) for item in items)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_number(_node(operand, path, text), path, text)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
@@ -145,9 +155,9 @@ def _node(node: ast.expr, path: str, text: str) -> Any:
         case ast.Name(id=name):
             if name.lower() in _CONSTANTS:
                 return _CONSTANTS[name.lower()]
-            return _named(name, None, None, path)
+            return _named(name, kind, None, path)
         case ast.Call(func=ast.Name(id=name), args=[], keywords=keywords) if all(k.arg for k in keywords):
-            cls = _components.find(name)
+            cls = _find(name, kind, path)
             if not isinstance(cls, type):
                 raise ValueError(f"{path}: {name} is a function and takes no fields here.")
             values = {str(k.arg): _field(cls, str(k.arg), k.value, path, text) for k in keywords}
@@ -162,7 +172,8 @@ def _field(cls: type, name: str, node: ast.expr, path: str, text: str) -> Any:
     enum_type = codec.enum_in(hint)
     if enum_type is not None and isinstance(node, ast.Name):
         return codec.to_enum(node.id, enum_type, where)
-    return _coerce(_node(node, where, text), codec.alternatives(hint), None, where)
+    kind = _components.field_kind(cls, name)
+    return _coerce(_node(node, where, text, kind), codec.alternatives(hint), None, where)
 
 
 def _number(value: Any, path: str, text: str) -> Any:
@@ -180,13 +191,17 @@ def _coerce(value: Any, options: tuple[Any, ...], current: Any, path: str) -> An
         return None
     if dataclasses.is_dataclass(value) or callable(value):
         if scalars and len(scalars) == len([o for o in options if o is not type(None)]):
-            raise ValueError(f"{path} takes {_listed(scalars)}, got {value!r}.")
+            raise ValueError(f"{path} takes {_listed(options)}, got {value!r}.")
         return value
     if isinstance(value, tuple):
         return _coerce_tuple(value, options, current, path)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path} takes a finite number, got {value}.")
     if not scalars:
         if options == (Any,):
             return value
+        if any(get_origin(o) is tuple for o in options):
+            raise ValueError(f"{path} takes {_listed(options)}, got {value!r}.")
         raise ValueError(f"{path} takes a registered component, not {value!r}.")
     if bool in scalars and isinstance(value, bool):
         return value
@@ -198,10 +213,17 @@ def _coerce(value: Any, options: tuple[Any, ...], current: Any, path: str) -> An
     ):
         return int(value)
     if float in scalars and not isinstance(value, bool) and isinstance(value, (int, float)):
-        return float(value)
+        return _to_float(value, path)
     if str in scalars and isinstance(value, str):
         return value
-    raise ValueError(f"{path} takes {_listed(scalars)}, got {value!r}.")
+    raise ValueError(f"{path} takes {_listed(options if options != (Any,) else scalars)}, got {value!r}.")
+
+
+def _to_float(value: float, path: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{path} takes a finite number, got one of {len(str(value))} digits.") from None
 
 
 def _coerce_tuple(value: tuple, options: tuple[Any, ...], current: Any, path: str) -> tuple:
@@ -214,6 +236,15 @@ def _coerce_tuple(value: tuple, options: tuple[Any, ...], current: Any, path: st
     return tuple(_coerce(v, codec.alternatives(items[i]), None, f"{path}[{i}]") for i, v in enumerate(value))
 
 
-def _listed(types: Iterable[type]) -> str:
-    names = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-    return " or ".join(names[t] for t in types)
+def _listed(options: Iterable[Any]) -> str:
+    """What a field takes, in words."""
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "none"}
+    words = [names.get(o) or _tuple_in_words(o) for o in options if o in names or get_origin(o) is tuple]
+    return " or ".join(words) or "a registered component"
+
+
+def _tuple_in_words(hint: Any) -> str:
+    """`2 integers with commas` for `tuple[int, int]`."""
+    items = get_args(hint)
+    plural = {int: "integers", float: "numbers", str: "names"}.get(items[0], "components")
+    return f"{plural} separated by commas" if Ellipsis in items else f"{len(items)} {plural} with commas"

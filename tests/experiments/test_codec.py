@@ -1,5 +1,6 @@
 """Every configuration survives JSON, and a damaged one is refused with the place and the names there are."""
 
+import dataclasses
 import json
 
 import pytest
@@ -94,11 +95,49 @@ def _damaged(change):
         (lambda s: s.update(batches="half"), r"batches: unknown value 'half'\. Known: mixed"),
         (lambda s: s.pop("num_steps"), r"Experiment also needs num_steps"),
         (lambda s: s["objective"]["loss_fn"].update(fn="ce"), r"Unknown component 'ce'"),
+        (
+            lambda s: s.update(objective={"kind": "linf", "eps": 0.1}),
+            r"objective takes an objective \(at, rt, srt, standard\), got the neighbourhood 'linf'",
+        ),
+        (lambda s: s.update(model=s["objective"]["attack"]), r"model takes a model .*got the attack 'pgd'"),
+        (
+            lambda s: s["objective"]["attack"].update(loss_fn={"kind": "linf", "eps": 1.0}),
+            r"objective\.attack: loss_fn takes a loss \(.*\), got the neighbourhood 'linf'",
+        ),
+        (lambda s: s["objective"].update(attack=3), r"objective: attack takes an attack .*got 3"),
+        (
+            lambda s: s["objective"].update(
+                attack={"kind": "sequence", "stages": [{"kind": "linf", "eps": 1}]}
+            ),
+            r"objective\.attack: stages takes an attack .*got the neighbourhood",
+        ),
+        (lambda s: s["data"].update(test_fraction=1.5), r"data: Expected 0 < test_fraction < 1"),
     ],
 )
 def test_a_damaged_configuration_is_refused_with_its_place(change, message):
     with pytest.raises(ValueError, match=message):
         codec.from_json(Experiment, _damaged(change))
+
+
+def test_the_kind_asked_for_is_the_kind_that_comes():
+    with pytest.raises(ValueError, match="takes an attack .*got the neighbourhood 'linf'"):
+        codec.from_json(Attack, {"kind": "linf", "eps": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": PGD(neighbourhood=BALL)}, "Expected model to be of the kind flax module"),
+        ({"objective": MODELS["tiny_cnn"]()}, "Expected objective to be of the kind Objective"),
+        ({"objective": BALL}, "Expected objective to be of the kind Objective"),
+        ({"objective": SRT}, "Expected objective to be of the kind Objective"),
+        ({"validation_attack": BALL}, "Expected validation_attack to be of the kind Attack"),
+        ({"labelled_per_step": 0}, "labelled_per_step >= 1"),
+    ],
+)
+def test_an_experiment_refuses_parts_of_another_kind(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(EXPERIMENTS["digits_srt"], **changes)
 
 
 def test_text_that_is_not_json_is_refused():
