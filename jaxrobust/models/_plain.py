@@ -20,9 +20,10 @@ def two_stages(
     for stage, width in enumerate(widths):
         for i in (1, 2):
             name = f"conv{2 * stage + i}"
-            x = nn.relu(Conv(width, padding=padding, dtype=dtype, name=name)(x))
-            taps[name] = x
-        x = max_pool(x, window=(2, 2))
+            linear = Conv(width, padding=padding, dtype=dtype, name=name)(x)
+            taps[name] = x = nn.relu(linear)
+        # The maximum of ReLUs is the ReLU of the maximum, which has a quarter of the numbers to go through.
+        x = nn.relu(max_pool(linear, window=(2, 2)))
     return x.reshape(x.shape[0], -1), taps
 
 
