@@ -22,6 +22,14 @@ class _Slot(NamedTuple):
     graph: Any = None
 
 
+class _Unfolded(NamedTuple):
+    """A partial, or a bound method, as a pytree; a type of its own, lest the user's tuples be taken for it."""
+
+    fn: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
 class Structure(NamedTuple):
     """What is left of a callable without its arrays: hashable, equal for equal structures."""
 
@@ -40,24 +48,21 @@ def _is_module(value: Any) -> bool:
 
 
 def _unfold(value: Any) -> PyTree:
-    """Partials and bound methods as (function, args, kwargs), so that the arrays they hold come to light."""
+    """Partials and bound methods as `_Unfolded`, at any depth, so that the arrays they hold come to light."""
     if isinstance(value, functools.partial):
-        return (
-            _unfold(value.func),
-            tuple(map(_unfold, value.args)),
-            {k: _unfold(v) for k, v in value.keywords.items()},
-        )
+        args = tuple(_unfold(arg) for arg in value.args)
+        return _Unfolded(_unfold(value.func), args, {k: _unfold(v) for k, v in value.keywords.items()})
     if isinstance(value, types.MethodType):
-        return (value.__func__, (_unfold(value.__self__),), {})
+        return _Unfolded(value.__func__, (_unfold(value.__self__),), {})
     return value
 
 
-def _fold(value: Any) -> Callable:
-    """The inverse of `_unfold` on a whole callable."""
-    if not isinstance(value, tuple) or callable(value):
+def _fold(value: Any) -> Any:
+    """The inverse of `_unfold`; what was not unfolded comes back as it is."""
+    if not isinstance(value, _Unfolded):
         return value
-    fn, args, kwargs = value
-    return functools.partial(_fold(fn), *args, **kwargs)
+    args = tuple(_fold(arg) for arg in value.args)
+    return functools.partial(_fold(value.fn), *args, **{k: _fold(v) for k, v in value.kwargs.items()})
 
 
 def _check_eval_mode(module: Any) -> None:

@@ -33,6 +33,15 @@ def _distribution(logits: Array, target: Array) -> Array:
     return target.astype(jnp.float32)
 
 
+def _expected(target: Array, values: Array) -> Array:
+    """sum_j t_j v_j, where a class of no weight counts 0 whatever its value.
+
+    A class that a model masks has the logit -inf, and 0 * inf would be NaN.
+    """
+    masked = (target == 0) & jnp.isinf(values)
+    return jnp.sum(target * jnp.where(masked, 0, values), axis=-1)
+
+
 def cross_entropy(logits: Array, target: Array) -> Array:
     """Cross-entropy, L(z, t) = -sum_j t_j log softmax(z)_j, as in eqs. (11) and (13) of CN111401445A.
 
@@ -41,12 +50,13 @@ def cross_entropy(logits: Array, target: Array) -> Array:
         target: classes `[b]` or distributions `[b, k]`.
 
     Returns:
-        float32 `[b]`; its gradient, softmax(z) - t, is finite however large the logits.
+        float32 `[b]`; its gradient, softmax(z) - t, is finite however large the logits. A masked class (logit
+        -inf) counts for nothing, unless it is the target's: then the loss is inf.
 
     >>> float(cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))[0])  # log 4
     1.3862943649291992
     """
-    return -jnp.sum(_distribution(logits, target) * _log_probabilities(logits), axis=-1)
+    return -_expected(_distribution(logits, target), _log_probabilities(logits))
 
 
 def kl(logits: Array, target: Array) -> Array:
@@ -64,7 +74,7 @@ def kl(logits: Array, target: Array) -> Array:
     """
     target = _distribution(logits, target)
     log_target = jnp.log(jnp.where(target > 0, target, 1))
-    return jnp.sum(target * (log_target - _log_probabilities(logits)), axis=-1)
+    return _expected(target, log_target - _log_probabilities(logits))
 
 
 def margin(logits: Array, target: Array) -> Array:
@@ -86,7 +96,7 @@ def margin(logits: Array, target: Array) -> Array:
     one_hot = _one_hot(label, logits.shape[-1])
     other = jnp.max(jnp.where(one_hot > 0, -jnp.inf, logits), axis=-1)
     # A sum, not an index, so that a label out of range gives NaN and not another class.
-    return other - jnp.sum(logits * one_hot, axis=-1)
+    return other - _expected(one_hot, logits)
 
 
 LOSSES = {"cross_entropy": cross_entropy, "kl": kl, "margin": margin}

@@ -82,6 +82,17 @@ CALLABLES = {
     "jax Partial": lambda: jax.tree_util.Partial(net, WEIGHTS),
     "pytree": lambda: Pytree(WEIGHTS, jnp.asarray),
     "bound method": lambda: Bound(WEIGHTS).logits,
+    "partial as an argument": lambda: functools.partial(
+        lambda fn, images, *, then: then(fn(images)),
+        functools.partial(net, WEIGHTS),
+        then=functools.partial(jnp.multiply, jnp.ones(())),
+    ),
+    "bound method as an argument": lambda: functools.partial(
+        lambda fn, images: fn(images), Bound(WEIGHTS).logits
+    ),
+    "tuple as an argument": lambda: functools.partial(
+        lambda pair, images: net(pair[0], images, scale=pair[1]["scale"]), (WEIGHTS, {"scale": 1.0}, ())
+    ),
     "linen apply": lambda: functools.partial(LinenNet().apply, {"params": {"Dense_0": {"kernel": WEIGHTS}}}),
     "nnx module": NnxNet,
     "nnx method": lambda: NnxNet().__call__,

@@ -93,3 +93,21 @@ def test_check_labels_names_value_row_and_cure():
         losses.check_labels([1, 2, 15, -1], 10)
     with pytest.raises(ValueError, match="dtype float64"):
         losses.check_labels([0.5], 10)
+
+
+@pytest.mark.parametrize("loss_fn", losses.LOSSES.values(), ids=losses.LOSSES.keys())
+@pytest.mark.parametrize("target", [LABELS, SOFT], ids=["class", "distribution"])
+def test_a_masked_class_counts_for_nothing(loss_fn, target):
+    """A fourth class with the logit -inf changes neither the losses nor the other classes' gradients."""
+    masked = np.concatenate([LOGITS, np.full((2, 1), -np.inf, np.float32)], axis=1)
+    wider = target if target.ndim == 1 else np.pad(target, ((0, 0), (0, 1)))
+    np.testing.assert_allclose(
+        loss_fn(jnp.asarray(masked), jnp.asarray(wider)), loss_fn(jnp.asarray(LOGITS), jnp.asarray(target))
+    )
+    gradient = grad(loss_fn, masked, wider)
+    np.testing.assert_allclose(gradient[:, :3], grad(loss_fn, LOGITS, target), atol=1e-6)
+    np.testing.assert_array_equal(gradient[:, 3], 0)
+
+
+def test_a_masked_target_costs_everything():
+    assert float(losses.cross_entropy(jnp.array([[0.0, -jnp.inf]]), jnp.array([1]))[0]) == np.inf
