@@ -10,8 +10,8 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# One cache a worker: JAX writes entries in place, so that a reader beside it may find half of one. Assigned, as
-# workers inherit what the first process set.
+# One cache a worker: JAX writes entries in place, so that a reader beside it may find half of one. Assigned,
+# as workers inherit what the first process set.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax" / WORKER)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
