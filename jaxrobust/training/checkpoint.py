@@ -7,6 +7,7 @@ and `config`.
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -115,7 +116,9 @@ class Checkpoints:
             about["metrics"] = {name: float(value) for name, value in metrics.items()}
             if self._best_metric is not None:
                 best = _validate.member("validation metric", self._best_metric, about["metrics"])
-                about[_SCORE] = self._sign * best
+                # NaN compares as neither better nor worse, so it would stay the best for ever.
+                if math.isfinite(best):
+                    about[_SCORE] = self._sign * best
         items = {
             "weights": ocp.args.StandardSave(weights),
             "rest": ocp.args.StandardSave(_flat((state.step, state.opt_state, state.obj_state))),
@@ -127,7 +130,8 @@ class Checkpoints:
     def restore(self, like: TrainState) -> Restored | None:
         """The newest complete checkpoint, or None if there is none.
 
-        A checkpoint that cannot be read is set aside, with a warning, and the one before it is taken.
+        A checkpoint that cannot be read is set aside, with a warning, and the one before it is taken. Where
+        none can be read, which tells of the machine and not of the files, nothing is moved.
 
         Args:
             like: a state of the structure wanted, e.g. the initial one.
@@ -187,6 +191,7 @@ class Checkpoints:
     def _read_newest(self, like: TrainState) -> Restored | None:
         assert self._manager is not None
         steps = sorted(self._manager.all_steps(), reverse=True)
+        reasons: dict[int, Exception] = {}
         for step in steps:
             try:
                 read = self._manager.restore(
@@ -198,17 +203,20 @@ class Checkpoints:
                     ),
                 )
             except Exception as error:
-                _log.warning(
-                    "Checkpoint %d in %s is unreadable and set aside: %s", step, self.directory, error
-                )
-                self._set_aside(step)
+                reasons[step] = error
                 continue
+            for unreadable, reason in reasons.items():
+                _log.warning(
+                    "Checkpoint %d in %s is unreadable and set aside: %s", unreadable, self.directory, reason
+                )
+                self._set_aside(unreadable)
             return Restored(_assemble(read["weights"], read["rest"], like), read["progress"]["pending"])
         if steps:
             raise ValueError(
-                f"None of the checkpoints {steps} in {self.directory} can be read. "
-                "They are kept in its folder 'unreadable'; run again to start over."
-            )
+                f"None of the checkpoints {steps} in {self.directory} can be read; the newest: "
+                f"{_short(reasons[steps[0]])}. They are where they were. Run again once that is mended, or "
+                "train into another folder."
+            ) from reasons[steps[0]]
         return None
 
     def _set_aside(self, step: int) -> None:
@@ -223,6 +231,8 @@ class Checkpoints:
 def restore_weights(path: str | os.PathLike, *, best: bool = True, ema: bool = True) -> Weights:
     """Reads a model's weights without its optimizer or training code.
 
+    Of several processes each reads for itself and waits for no other.
+
     Args:
         path: one checkpoint (`.../400`), a folder of checkpoints, or a run that has a folder `checkpoints`.
         best: of several, the best by validation where one was measured; otherwise, or if False, the newest.
@@ -236,7 +246,7 @@ def restore_weights(path: str | os.PathLike, *, best: bool = True, ema: bool = T
     """
     folder = _step_folder(Path(path).absolute(), best)
     try:
-        with ocp.StandardCheckpointer() as reader:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
             weights = reader.restore(folder / "weights")
     except Exception as error:
         raise ValueError(f"The checkpoint {folder} cannot be read: {_short(error)}") from error
@@ -266,9 +276,10 @@ def _step_folder(path: Path, best: bool) -> Path:
 def _score(folder: Path) -> float | None:
     """The checkpoint's validation score, larger is better; None without one or where it cannot be read."""
     try:
-        return json.loads((folder / "progress" / "metadata").read_text(encoding="utf-8"))[_SCORE]
-    except (OSError, ValueError, KeyError):
+        score = float(json.loads((folder / "progress" / "metadata").read_text(encoding="utf-8"))[_SCORE])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+    return score if math.isfinite(score) else None
 
 
 @dataclass(frozen=True)
@@ -285,6 +296,16 @@ class _NewestAndBest:
         scored = [step for step in steps if scores[step] is not None]
         best = max(scored, key=lambda step: (scores[step], step), default=None)
         return [step in steps[-self.keep :] or step == best for step in steps]
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Options for reading without waiting for other processes, which may have no such file."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"jaxrobust_reader_{me}"
+    )
 
 
 def _open(directory: Path, keep: int) -> ocp.CheckpointManager:

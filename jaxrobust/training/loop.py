@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jaxrobust import _validate
 from jaxrobust.data import Feed
 from jaxrobust.training._display import Display
-from jaxrobust.training._history import History
+from jaxrobust.training._history import Diverged, History
 from jaxrobust.training._keys import row_keys
 from jaxrobust.training._signals import Interrupted, Termination
 from jaxrobust.training.checkpoint import Checkpoints
@@ -75,7 +75,8 @@ def fit(
         runtime: where and how it executes; None for the default.
         checkpoints: None to keep nothing. They are closed when `fit` returns or raises.
         validate_fn: `validate_fn(state) -> metrics`, on images held out of the training set, never on the
-            test set; the state lies on one device, `eval_weights(state)` picks what to evaluate.
+            test set; the state lies on one device and may be kept, `eval_weights(state)` picks what to
+            evaluate.
         validate_every: steps between validations; one more is made at the end. 0 for none at all.
         log_every: steps between rows of metrics, >= 1; a row holds means over its interval.
         sinks: receive the rows (process 0 only).
@@ -88,7 +89,7 @@ def fit(
 
     Raises:
         ValueError: on arguments out of range or data that do not fit the devices.
-        Diverged: if a metric is not finite; it has `step` and `metrics`.
+        Diverged: if a metric, of training or validation, is not finite; it has `step` and `metrics`.
         Interrupted: after SIGTERM, once the state is saved; it has `step` and `exit_code` 143, with which the
             command line ends. (SIGTERM to one of several processes stops all, at the next row.)
 
@@ -159,7 +160,7 @@ def fit(
             scores = None
             if validate_fn is not None and due(step, validate_every):
                 history.settle()
-                scores = _validated(validate_fn, runtime.local(state))
+                scores = _validated(validate_fn, runtime.local(state), step)
                 record(step, {f"validation/{name}": value for name, value in scores.items()})
                 state = _told(objective, state, scores, runtime)
             if checkpoints and (scores is not None or due(step, checkpoints.save_every) or step == num_steps):
@@ -204,10 +205,12 @@ def _ahead(feed: Feed, runtime: Runtime, start: int, stop: int) -> Iterator[Any]
     yield from placed
 
 
-def _validated(validate_fn: ValidateFn, state: TrainState) -> dict[str, float]:
+def _validated(validate_fn: ValidateFn, state: TrainState, step: int) -> dict[str, float]:
     """The validation metrics, process 0's on every process, so that decisions made on them agree."""
     scores = {name: float(value) for name, value in validate_fn(state).items()}
     values = agree(np.array([scores[name] for name in sorted(scores)], np.float64))
+    if not np.isfinite(values).all():
+        raise Diverged(step, {f"validation/{k}": v for k, v in zip(sorted(scores), values.tolist())})
     return dict(zip(sorted(scores), values.tolist()))
 
 

@@ -68,6 +68,14 @@ def test_the_best_by_validation_stays(tmp_path, lower_is_better, best):
     assert restore_weights(tmp_path, best=False).step == 5
 
 
+def test_a_score_that_is_nan_is_no_score(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1, best_metric="score")
+    for step, score in ((1, np.nan), (2, 0.3), (3, np.nan), (4, 0.1)):
+        checkpoints.save(state_at(step), metrics={"score": score})
+    checkpoints.close()
+    assert steps_in(tmp_path) == [2, 4] and restore_weights(tmp_path).step == 2
+
+
 def test_the_best_is_remembered_by_the_next_session(tmp_path):
     first = Checkpoints(tmp_path, keep=1, best_metric="score")
     first.save(state_at(1), metrics={"score": 0.9})
@@ -125,6 +133,8 @@ def test_if_none_can_be_read_it_says_so(tmp_path, quiet_orbax):
     again = Checkpoints(tmp_path)
     with pytest.raises(ValueError, match=r"None of the checkpoints \[1\]"):
         again.restore(state_at(0))
+    # Whatever was in the way may pass; nothing was moved, so the run can go on then.
+    assert steps_in(tmp_path) == [1] and not (tmp_path / "unreadable").exists()
     again.close()
 
 

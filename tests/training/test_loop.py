@@ -200,6 +200,18 @@ def test_validation_reaches_sinks_checkpoints_and_the_objective(tmp_path, device
     assert {path.name for path in tmp_path.iterdir() if path.name.isdigit()} == {"2", "4", "5"}
 
 
+def test_a_validation_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
+    rows = {1: 0.5, 2: np.nan}
+    with pytest.raises(Diverged, match="Step 2 is not finite: validation/accuracy=nan"):
+        tiny_fit(
+            3,
+            validate_fn=lambda state: {"accuracy": rows[int(state.step)]},
+            validate_every=1,
+            checkpoints=Checkpoints(tmp_path, best_metric="accuracy"),
+        )
+    assert {path.name for path in tmp_path.iterdir() if path.name.isdigit()} == {"1"}
+
+
 def test_starts_from_given_weights_and_leaves_them_alone():
     params, stats = tiny_model().init(jax.random.key(77))
     copy = jax.device_get(params)

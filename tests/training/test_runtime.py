@@ -1,5 +1,6 @@
 """Every wrapper and number of devices makes the same run; data are placed once."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import chex
@@ -51,10 +52,14 @@ def test_the_run_has_batchnorm_and_dropout_and_trains(one_device):
     assert not np.allclose(one[0].logits, other[0].logits)
 
 
-def test_default_is_jit_on_one_device_and_pmap_on_several():
+def test_default_is_jit_on_one_device_and_on_several_what_their_platform_runs_best(monkeypatch):
     assert Runtime(num_devices=1).resolved is Wrapper.JIT and Runtime(num_devices=1).axis_name is None
-    assert Runtime(num_devices=4).resolved is Wrapper.PMAP and Runtime(num_devices=4).axis_name == "batch"
+    four = Runtime(num_devices=4)
+    assert four.resolved is Wrapper.SHARD_MAP and four.axis_name == "batch"
     assert Runtime().device_count == jax.device_count()
+    accelerators = (SimpleNamespace(platform="gpu"),) * 4
+    monkeypatch.setattr(Runtime, "devices", accelerators)
+    assert Runtime().resolved is Wrapper.PMAP and Runtime().axis_name == "batch"
 
 
 def test_precision_is_a_name_for_the_models_dtype():
@@ -80,6 +85,17 @@ def test_rows_are_divided_in_order(wrapper):
     shards = sorted(placed.addressable_shards, key=lambda shard: shard.device.id)
     assert [np.ravel(shard.data).tolist() for shard in shards] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert runtime.shard(np.zeros((0, 3))).size == 0
+
+
+@pytest.mark.parametrize("wrapper", [Wrapper.JIT, Wrapper.PMAP, Wrapper.SHARD_MAP])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_local_copy_outlives_the_state(wrapper, devices):
+    runtime = Runtime(wrapper=wrapper, num_devices=devices)
+    update = runtime.compile(lambda state, arrays, cursor, words: (state + 1, {}))
+    state, arrays, words = runtime.replicate((jnp.zeros(4), (), jnp.zeros(2)))
+    kept = runtime.local(state)
+    update(state, arrays, runtime.shard(np.arange(4)), words)
+    np.testing.assert_array_equal(kept, 0)
 
 
 @pytest.mark.parametrize("donate", [True, False])
