@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 T = TypeVar("T")
 
@@ -18,6 +19,11 @@ def _is_concrete(value: Any) -> bool:
 
 
 def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool | np.bool_):
+        raise ValueError(f"Expected {name} to be a number, got {name}={value}.")
+    # Arrays make a configuration unhashable; `scaled` outside jit gives scalars of JAX, which may pass.
+    if isinstance(value, np.ndarray) or (isinstance(value, jax.Array) and value.ndim):
+        raise ValueError(f"Expected {name} to be a Python number, got an array of shape {value.shape}.")
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -43,6 +49,12 @@ def within(name: str, value: Any, low: float, high: float, hint: str = "") -> No
     """Raises ValueError unless low <= value <= high."""
     if _is_concrete(value) and not low <= _number(name, value) <= high:
         raise ValueError(f"Expected {low} <= {name} <= {high}, got {name}={value}. {hint}".rstrip())
+
+
+def decay(name: str, value: Any, hint: str = "") -> None:
+    """Raises ValueError unless 0 <= value < 1: a decay of 1 would keep the first value for ever."""
+    if _is_concrete(value) and not 0 <= _number(name, value) < 1:
+        raise ValueError(f"Expected 0 <= {name} < 1, got {name}={value}. {hint}".rstrip())
 
 
 def at_least(name: str, value: Any, low: int, hint: str = "") -> None:

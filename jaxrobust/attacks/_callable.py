@@ -23,7 +23,7 @@ class _Slot(NamedTuple):
 
 
 class _Unfolded(NamedTuple):
-    """A partial, or a bound method, as a pytree; a type of its own, lest the user's tuples be taken for it."""
+    """A partial, or a bound method, as a pytree; of a type of its own, lest tuples be taken for it."""
 
     fn: Any
     args: tuple[Any, ...]

@@ -1,8 +1,8 @@
 """The worst point found, row by row: misclassified beats correct, among equals the highest loss wins.
 
 A candidate whose loss or logits are NaN counts as not found: it replaces nothing and is never reported as
-fooling the model. A row where every candidate is NaN keeps its clean image and `found = False`. That there was
-such a candidate is remembered, or a model that breaks under attack would look robust.
+fooling the model. A row where every candidate is NaN keeps its clean image and `found = False`. That there
+was such a candidate is remembered, or a model that breaks under attack would look robust.
 """
 
 from typing import NamedTuple

@@ -68,6 +68,15 @@ def input_gradient(
     g: Array, kernel: Array, image_shape: tuple[int, int], strides: Strides, pads: Pads
 ) -> Array:
     """The gradient `[b, h, w, c]` for the cotangent `g` `[b, h', w', o]`."""
+    # Every output handed its window of the image a share g * kernel; an image's pixel sums its shares.
+    # On the image: the shares of all kh kw taps by one product, each then put where its tap read:
+    #     g [b, h', w', o] @ [o, kh kw c]        -> products [b, h', w', kh, kw, c]
+    #     products[..., i, j, :] [b, h', w', c]  -> padded by (i, kh - 1 - i), (j, kw - 1 - j), less the pads
+    #     sum of the kh kw of them               -> [b, h, w, c]
+    # Otherwise, as a convolution of g, spread out by the strides, with the flipped kernel:
+    #     g [b, h', w', o]                       -> [b, h + kh - 1, w + kw - 1, o], zeros between and around
+    #     kernel [kh, kw, c, o]                  -> flipped [kh, kw, o, c]
+    #     "VALID" convolution of the two         -> [b, h, w, c]
     kh, kw, channels, outputs = kernel.shape
     if _is_on_image(channels, strides) and not _is_pointwise(kernel.shape, pads):
         products = g @ kernel.reshape(-1, outputs).T
@@ -96,6 +105,15 @@ def _room(offset: int, size: int, pad: tuple[int, int]) -> tuple[int, int, int]:
 
 def kernel_gradient(x: Array, g: Array, kernel_shape: tuple[int, ...], strides: Strides, pads: Pads) -> Array:
     """The gradient `[kh, kw, c, o]` for the cotangent `g` `[b, h', w', o]`."""
+    # Tap (i, j) of channel c sums, over images and outputs, the pixel it read times g.
+    # On the image: one matrix product over all b h' w' outputs:
+    #     taps [b, h', w', c], kh kw of them     -> rows [kh kw c, b h' w']
+    #     rows @ g [b h' w', o]                  -> [kh, kw, c, o]
+    # Otherwise, as a convolution in which images play the channels, g the kernel, and the places of the tap
+    # are the output's pixels; n images (a block) at a time:
+    #     x [n, h, w, c], padded by `block_pads` -> [c, kh + (h' - 1) sh, kw + (w' - 1) sw, n]
+    #     g [n, h', w', o]                       -> [h', w', n, o], its rows sh, its columns sw apart
+    #     "VALID" convolution of the two         -> [c, kh, kw, o] -> [kh, kw, c, o], summed over blocks
     kh, kw, channels, outputs = kernel_shape
     if _is_pointwise(kernel_shape, pads):
         rows = x[:, :: strides[0], :: strides[1]].reshape(-1, channels)

@@ -25,11 +25,16 @@ class SRT:
     unlabelled stream this is `RT` exactly. (The reference code for geometry divides the *sum* of both terms
     by the number of rows; here lam always weighs means against means.)
 
+    The attack climbs its own `loss_fn`; eq. (19) is about the L2 that is trained, so who changes one changes
+    both: `SRT(attack=PGD(neighbourhood=..., loss_fn=losses.kl), robust_loss_fn=losses.kl)`, in overrides
+    `objective.attack.loss_fn=kl objective.robust_loss_fn=kl`.
+
     Args:
         attack: finds x'.
         lam: the weight of the robust term, >= 0; 0 leaves the term out altogether and is `Standard`.
         loss_fn: L1, `(logits [b, k], label [b]) -> [b]`.
-        robust_loss_fn: L2, `(logits [b, k], target) -> [b]`: `losses.cross_entropy`, `kl` or `margin`.
+        robust_loss_fn: L2, `(logits [b, k], target) -> [b]`: `losses.cross_entropy`, `kl` or `margin`; set
+            the attack's alike.
         target_fn: from eval-mode logits to the target: `hard_label` (C(x)) or `distribution` (f(x)).
         warmup: the fraction of the run, in [0, 1], over which the attack's radius grows linearly from 0.
         joint_pass: clean and adversarial images go through the net as one batch, which BatchNorm sees (the

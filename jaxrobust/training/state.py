@@ -52,7 +52,7 @@ def init_state(
     Raises:
         ValueError: if `init_from` does not fit the model, naming the parameters that differ.
     """
-    _validate.within("ema_decay", ema_decay, 0.0, 1.0)
+    _validate.decay("ema_decay", ema_decay, "0 keeps no average of the weights.")
     params, stats = model.init(key)
     if init_from is not None:
         _check_same_shapes((params, stats), tuple(init_from))

@@ -46,7 +46,7 @@ def make_train_step(
         ValueError: if `num_steps` < 1 or `ema_decay` is outside [0, 1).
     """
     _validate.at_least("num_steps", num_steps, 1)
-    _validate.within("ema_decay", ema_decay, 0.0, 0.99999999, "0 keeps no average of the weights.")
+    _validate.decay("ema_decay", ema_decay, "0 keeps no average of the weights.")
 
     def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
         step_key = jax.random.fold_in(key, state.step)

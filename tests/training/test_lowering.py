@@ -37,8 +37,14 @@ def test_srt_step(platform, name):
     step, arguments = step_and_arguments(build(MODELS[name](), shape), objective)
     exported = export.export(jax.jit(step), platforms=[platform])(*arguments)
     assert exported.platforms == (platform,)
-    # XLA's own convolution is what runs there.
-    assert "stablehlo.convolution" in exported.mlir_module()
+
+
+@pytest.mark.parametrize(("platform", "convolutions"), [("tpu", True), ("cuda", True), ("cpu", False)])
+def test_accelerators_get_xlas_own_convolution(platform, convolutions):
+    """The tiny net's one convolution reads grey images: on CPU it is arithmetic, forward and backward."""
+    step, arguments = step_and_arguments(tiny_model(), tiny_objective())
+    exported = export.export(jax.jit(step), platforms=[platform])(*arguments)
+    assert ("stablehlo.convolution" in exported.mlir_module()) == convolutions
 
 
 @PLATFORMS
