@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -83,8 +83,11 @@ def order_words(seed: int) -> np.ndarray:
     )
 
 
-def to_float(images: jax.Array) -> jax.Array:
-    """float32 in [0, 1] from uint8; the one place where pixels change their unit."""
+PixelsT = TypeVar("PixelsT", jax.Array, np.ndarray)
+
+
+def to_float(images: PixelsT) -> PixelsT:
+    """float32 in [0, 1] from uint8, on device and host; the one place where pixels change their unit."""
     # XLA turns a division by a constant into this product inside jit, but not outside: equal in both only so.
     return images.astype(jnp.float32) * np.float32(1 / 255)
 

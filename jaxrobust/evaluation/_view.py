@@ -10,20 +10,25 @@ from jaxrobust.evaluation import _engine
 from jaxrobust.evaluation._engine import Predictions, Subject
 from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Verdict
 
+_DRAW = 0
+
 
 class View(NamedTuple):
-    """What the checks look at: the first batch, the model's answers to it, and the report if there is one."""
+    """What the checks look at: one batch drawn from the set, the model's answers to it, and the report if
+    there is one; `rows` says where in the set each image is.
+    """
 
     subject: Subject
     attacks: Mapping[str, EvalAttack]
     report: Report | None
+    rows: np.ndarray
     images: np.ndarray
     clean: Predictions
 
     @property
     def labels(self) -> np.ndarray:
         """Labels of `images`."""
-        return self.subject.labels[: len(self.images)]
+        return self.subject.labels[self.rows]
 
     @property
     def right(self) -> np.ndarray:
@@ -33,8 +38,10 @@ class View(NamedTuple):
 
 def look(subject: Subject, attacks: Mapping[str, EvalAttack], report: Report | None = None) -> View:
     """The view of a subject that `check` and the single checks take."""
-    images = _engine.gather(subject.images, np.arange(subject.batch_size))
-    return View(subject, attacks, report, images, _engine.predict(subject, images))
+    # Drawn, as a set may be sorted by class; with a fixed seed, so that the checks say the same each time.
+    index = np.random.default_rng(_DRAW).permutation(subject.n)[: subject.batch_size]
+    images = _engine.gather(subject.images, index)
+    return View(subject, attacks, report, index, images, _engine.predict(subject, images))
 
 
 def verdict(name: str, level: Level, evidence: float, unit: str, advice: str) -> Verdict:

@@ -254,11 +254,12 @@ def _panels(reports: Sequence[Report]) -> list[dict[str, str]]:
     return [
         {
             "title": panel.title,
+            "images": " / ".join(dict.fromkeys(f"{curve.n:,}" for _, curve in panel.lines)),
             "light": _pictures.data_uri(_figures.panel_svg(panel, _figures.LIGHT), "image/svg+xml"),
             "dark": _pictures.data_uri(_figures.panel_svg(panel, _figures.DARK), "image/svg+xml"),
             "text": "; ".join(
                 f"{label}: {_percent(curve.accuracy[0])}% clean, "
-                f"{_percent(curve.accuracy[-1])}% at the full radius"
+                f"{_percent(curve.accuracy[-1])}% at the full radius, {curve.n:,} images"
                 for label, curve in panel.lines
             ),
         }

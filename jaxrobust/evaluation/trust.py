@@ -83,7 +83,7 @@ def image_bounds(view: View) -> Verdict:
     low, high = float(view.images.min()), float(view.images.max())
     raw = np.asarray(view.subject.images[0])
     if raw.dtype != np.uint8:
-        rows = [np.asarray(view.subject.images[i]) for i in range(len(view.images))]
+        rows = [np.asarray(view.subject.images[int(i)]) for i in view.rows]
         low, high = float(np.min(rows)), float(np.max(rows))
     unit, span = f"range of the pixels ({low:.3g} to {high:.3g})", high - low
     if not (low >= -_engine.PIXEL_TOLERANCE and high <= 1 + _engine.PIXEL_TOLERANCE):

@@ -215,9 +215,10 @@ def test_gradients_lost_to_saturation(linear, make_model):
 
 def test_huge_radius(linear, make_model):
     model = make_model(masked_logits)
-    verdict = only("huge_radius", view_of(linear, model, {"PGD": EvalAttack(BLIND)}))
+    view = view_of(linear, model, {"PGD": EvalAttack(BLIND)})
+    verdict = only("huge_radius", view)
     assert verdict.level == Level.FAIL
-    assert verdict.evidence == pytest.approx((linear.margin[:16] > 0).mean())
+    assert verdict.evidence == pytest.approx((linear.margin[view.rows] > 0).mean())
     sound = only("huge_radius", view_of(linear, linear.model, {"PGD": EvalAttack(PGD_8)}))
     assert (sound.level, sound.evidence) == (Level.OK, 0)
 
@@ -345,3 +346,11 @@ def test_the_checks_compile_little(linear, sound):
     )
     assert report.verdicts
     assert _engine.num_compiled() == before
+
+
+def test_the_checks_look_at_a_fair_sample_of_a_sorted_set(linear):
+    order = np.argsort(linear.labels, kind="stable")
+    view = view_of(linear, linear.model, images=linear.images[order], labels=linear.labels[order])
+    assert set(view.labels) == {0, 1}
+    np.testing.assert_array_equal(view.images, linear.images[order][view.rows])
+    assert len(set(view.rows.tolist())) == 16
