@@ -44,7 +44,8 @@ class DataConfig:
             others.
         selection: how the labelled images are chosen: `first`, `random` or `stratified`.
         seed: draws the split; apart from the run's own seed so that runs may share a split.
-        size: `(height, width)` to resize to, one number for both (kept as a pair); None takes images as they are, which must then be of one size.
+        size: `(height, width)` to resize to, or one number for both (kept as a pair); None takes images as
+            they are, which must then be of one size.
         channels: 1 for grey, 3 for colour; None takes what the files have.
         test_fraction: the share held out for testing of a set that has no test split; None is the set's
             default. It is drawn from a fixed seed, the same for all runs.
@@ -135,7 +136,7 @@ class Experiment:
             _validate.at_least("labelled_per_step", self.labelled_per_step, 1)
         _validate.at_least("num_steps", self.num_steps, 1)
         _validate.at_least("batch_size", self.batch_size, 1)
-        _validate.within("ema_decay", self.ema_decay, 0.0, 1.0)
+        _validate.decay("ema_decay", self.ema_decay, "0 keeps no average of the weights.")
         _validate.at_least("seed", self.seed, 0)
         _validate.at_least("validate_every", self.validate_every, 0)
         suite(self.attacks, self.threat)
