@@ -1,5 +1,7 @@
 """From a linen module, which is a configuration, to `types.Model`, which is a pair of pure functions."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.models._checks import check_fields, check_image_shape, check_images
+from jaxrobust.numerics import compile as compiler
 from jaxrobust.types import Array, Model, Outputs, PyTree
 
 
@@ -57,13 +60,7 @@ class _Init:
     image_shape: tuple[int, int, int]
 
     def __call__(self, key: Array) -> tuple[PyTree, PyTree]:
-        if isinstance(key, jax.core.Tracer):
-            return _initialise(self.module, self.image_shape, key)
-        try:
-            return _initialised(self.module, self.image_shape, key)
-        except ValueError:
-            # Compiler options are refused inside another trace; an error of the module itself comes again.
-            return _initialise(self.module, self.image_shape, key)
+        return _initialised()(self.module, self.image_shape, key)
 
 
 def _initialise(module: nn.Module, image_shape: tuple[int, int, int], key: Array) -> tuple[PyTree, PyTree]:
@@ -71,10 +68,11 @@ def _initialise(module: nn.Module, image_shape: tuple[int, int, int], key: Array
     return variables["params"], variables.get("batch_stats", {})
 
 
-# Dozens of random draws, each used once: the full optimiser takes 3 times longer over them, for nothing.
-_initialised = jax.jit(
-    _initialise, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 1}
-)
+@functools.cache
+def _initialised() -> Callable[..., tuple[PyTree, PyTree]]:
+    """Dozens of random draws, each used once: the full optimiser takes 3 times longer over them."""
+    options = compiler.known("xla_backend_optimization_level", 1)
+    return compiler.jit(_initialise, static_argnums=(0, 1), compiler_options=options)
 
 
 @dataclass(frozen=True)

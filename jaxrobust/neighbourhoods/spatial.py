@@ -26,7 +26,13 @@ class Pose(NamedTuple):
 
 
 def _bilinear(image: Array, rows: Array, cols: Array) -> Array:
-    """Samples `image` [h, w, c] at real coordinates `rows`, `cols` [m, n] -> [m, n, c], zeros outside."""
+    """Samples `image` [h, w, c] at real coordinates `rows`, `cols` [m, n] -> [m, n, c], zeros outside.
+
+    A point lies in a cell of four pixels, top left (t, l), and is their mean with weights from its place in
+    the cell. Around the image lies a ring of zeros, one pixel wide: a point within one pixel of the border is
+    a mean of pixels and zeros, and one farther away is put on the ring, where only zeros have weight. So t
+    runs from -1 to h - 1, l from -1 to w - 1: (h + 1) (w + 1) cells.
+    """
     h, w, _ = image.shape
     # Outside, a point rests on the ring of zeros around the image, where the image has weight 0.
     rows, cols = jnp.clip(rows, -1.0, h), jnp.clip(cols, -1.0, w)
@@ -54,9 +60,11 @@ def move(image: Array, pose: Pose) -> Array:
     shift. The identity pose gives the image back bit by bit.
     """
     h, w, _ = image.shape
+    # Output row i is (1 - fraction) R[i - whole] + fraction R[i - whole - 1], R the rotated plane: for its h
+    # rows R is needed at h + 1, from -1 - whole to h - 1 - whole; columns alike.
     whole = jnp.floor(jax.lax.stop_gradient(pose.shift))
     fraction = pose.shift - whole
-    # Rows and columns of the rotated plane, from the image's centre: one more than the output has.
+    # These rows [h + 1, 1] and columns [1, w + 1], measured from the image's centre.
     y = jnp.arange(-1, h, dtype=image.dtype)[:, None] - (h - 1) / 2 - whole[0]
     x = jnp.arange(-1, w, dtype=image.dtype)[None, :] - (w - 1) / 2 - whole[1]
     angle = jnp.deg2rad(pose.angle)
@@ -130,8 +138,11 @@ class RotationTranslation:
         return jnp.maximum(angle, in_radii(jnp.abs(theta.shift).max(), self.max_shift))
 
     def scaled(self, factor: float | Array) -> "RotationTranslation":
-        """Both limits multiplied by `factor`."""
-        return replace(self, max_angle=self.max_angle * factor, max_shift=self.max_shift * factor)
+        """Both limits multiplied by `factor`; the angle's stops at half a turn, which is every angle."""
+        angle = self.max_angle * factor
+        concrete = not any(isinstance(value, jax.core.Tracer) for value in (self.max_angle, factor))
+        angle = min(angle, 180.0) if concrete else jnp.minimum(angle, 180.0)
+        return replace(self, max_angle=angle, max_shift=self.max_shift * factor)
 
     def grid(self, granularity: tuple[int, int, int]) -> Pose:
         """All poses of a regular grid, limits included: (down, right, angle), the angle varying fastest.

@@ -23,6 +23,19 @@ def _accepted(name: str, value: Any) -> bool:
 
 
 @functools.cache
+def known(name: str, value: Any) -> dict[str, Any]:
+    """`{name: value}` if the backend is CPU and its compiler knows the option, else nothing; probed once.
+
+    For an option that helps one program: `jit(fn, compiler_options=known(name, value))`. It starts the
+    backend, so call it at first use and not at import.
+
+    >>> known("xla_cpu_no_such_option", True)
+    {}
+    """
+    return {name: value} if jax.default_backend() == "cpu" and _accepted(name, value) else {}
+
+
+@functools.cache
 def _probed() -> dict[str, Any]:
     return {name: value for name, value in _CANDIDATES.items() if _accepted(name, value)}
 

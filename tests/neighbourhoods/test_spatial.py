@@ -154,6 +154,15 @@ def test_a_limit_of_0_or_a_granularity_of_1_leaves_a_motion_out(limits, granular
         assert not grid.shift.any()
 
 
+@pytest.mark.parametrize("factor", [0.0, 1.0, 2.5])
+def test_scaled_beyond_half_a_turn_stops_there_traced_or_not(factor):
+    moves = RotationTranslation(max_angle=100.0, max_shift=2.0)
+    concrete = moves.scaled(factor)
+    traced = jax.jit(lambda f: (moves.scaled(f).max_angle, moves.scaled(f).max_shift))(factor)
+    assert concrete.max_angle == min(100 * factor, 180) and concrete.max_shift == 2 * factor
+    np.testing.assert_allclose(traced, (concrete.max_angle, concrete.max_shift))
+
+
 def test_the_grid_takes_a_traced_factor():
     grid = jax.jit(lambda factor: MOVES.scaled(factor).grid((3, 3, 3)))(0.5)
     np.testing.assert_allclose(grid.angle[:3], [-15, 0, 15], atol=1e-5)
