@@ -61,7 +61,7 @@ def at_least(name: str, value: Any, low: int, hint: str = "") -> None:
     """Raises ValueError unless value is an integer >= low."""
     if not _is_concrete(value):
         return
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool | np.ndarray | jax.Array) or not hasattr(value, "__index__"):
         raise ValueError(f"Expected an integer {name}, got {name}={value!r}. {hint}".rstrip())
     if value < low:
         raise ValueError(f"Expected {name} >= {low}, got {name}={value}. {hint}".rstrip())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import _validate
+from jaxrobust.attacks import PGD
 from jaxrobust.experiments import registry
 from jaxrobust.neighbourhoods import L2, LInf, RotationTranslation
 from jaxrobust.training import OptimizerConfig, init_state, make_train_step
@@ -29,6 +30,13 @@ from tests.common.objectives_table import LINEAR, OBJECTIVES_TABLE
 def test_a_radius_is_a_finite_number(make, value):
     with pytest.raises(ValueError, match=r"eps|max_shift|max_angle"):
         make(value)
+
+
+@pytest.mark.parametrize("value", [True, 2.0, np.array(2), jnp.array(2), "2", None])
+def test_a_count_is_an_integer(value):
+    with pytest.raises(ValueError, match=r"Expected an integer steps, got steps="):
+        PGD(neighbourhood=LInf(eps=0.1), steps=value)
+    assert PGD(neighbourhood=LInf(eps=0.1), steps=np.int64(2)).steps == 2
 
 
 def test_a_scaled_radius_may_be_a_scalar_of_jax():

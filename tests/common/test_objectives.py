@@ -11,10 +11,12 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from jaxrobust.data import BatchSizes, ImageSet, ResidentFeed, split
 from jaxrobust.objectives import OBJECTIVES
 from jaxrobust.training import init_state, make_train_step
 from jaxrobust.types import Batch, Net, Objective, RowKeys
 from tests.common.objectives_table import LINEAR, OBJECTIVES_TABLE, Shift, batch
+from tests.common.tiny import CLASSES, tiny_fit, tiny_split
 
 ATTACK = Shift(noise=0.1)
 ROWS = pytest.mark.parametrize("name", sorted(OBJECTIVES_TABLE))
@@ -44,9 +46,27 @@ def test_every_objective_has_a_row():
     assert set(OBJECTIVES_TABLE) == set(OBJECTIVES)
 
 
-def test_no_label_of_an_unlabelled_image_can_be_read():
-    assert set(Batch._fields) == {"image", "label", "unlabelled", "pseudo_label"}
-    assert batch().pseudo_label is None
+def test_no_label_of_an_unlabelled_image_is_read():
+    """Wrong labels of all unlabelled images, at the source, change not one bit of what is trained."""
+    whole = tiny_split()
+    images = np.concatenate([whole.labelled.images, whole.unlabelled])
+    labels = np.resize(whole.labelled.labels, len(images)).astype(np.int32)
+    poisoned = labels.copy()
+    poisoned[len(whole.labelled.labels) :] = (labels[len(whole.labelled.labels) :] + 1) % CLASSES
+
+    def trained(labels):
+        parts = split(
+            ImageSet(images, labels), num_labelled=len(whole.labelled.labels), selection="first", seed=0
+        )
+        feed = ResidentFeed(parts, BatchSizes(4, 8), seed=3)
+        return jax.device_get(tiny_fit(2, feed=feed).params)
+
+    clean = trained(labels)
+    chex.assert_trees_all_equal(clean, trained(poisoned))
+    # The labelled images' own labels do matter, or this would show nothing.
+    poisoned[:20] = (labels[:20] + 1) % CLASSES
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(clean, trained(poisoned))
 
 
 @ROWS
@@ -62,7 +82,9 @@ def test_loss_metrics_and_gradient(name):
     assert loss.shape == () and np.isfinite(loss)
     assert set(aux.metrics) == OBJECTIVES_TABLE[name].metrics
     assert all(value.shape == () and np.isfinite(value) for value in aux.metrics.values())
-    assert float(aux.metrics["loss"]) == float(loss)
+    if "robust_loss" in aux.metrics:
+        parts = aux.metrics["standard_loss"] + 0.7 * aux.metrics["robust_loss"]
+        np.testing.assert_allclose(loss, parts, rtol=1e-6)
     assert np.abs(grads["kernel"]).max() > 0
 
 

@@ -59,6 +59,15 @@ def test_an_unknown_option_is_left_out(monkeypatch, fresh_probe):
     assert int(compile.jit(lambda x: x + 1)(1)) == 2
 
 
+def test_an_option_of_one_program_is_given_where_it_is_known(monkeypatch):
+    assert compile.known("xla_backend_optimization_level", 1) == {"xla_backend_optimization_level": 1}
+    assert compile.known("xla_cpu_there_is_no_such_option", 1) == {}
+    compile.known.cache_clear()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compile.known("xla_backend_optimization_level", 1) == {}
+    compile.known.cache_clear()
+
+
 def test_other_platforms_get_no_option(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert compile.cpu_options() is None
