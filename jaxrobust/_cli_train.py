@@ -31,7 +31,7 @@ from jaxrobust import _cli_common as common
     type=click.Choice(["auto", "jit", "pmap", "shard_map"]),
     default="auto",
     show_default=True,
-    help="How the step is mapped over devices; auto is jit on one and pmap on several.",
+    help="How the step is mapped over devices; auto is jit on one and pmap on several (CPUs: shard_map).",
 )
 @click.option("--devices", type=int, help="Local devices to use; default all.")
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16; parameters and logits stay float32.")
@@ -85,7 +85,7 @@ def train(
         progress=not no_progress,
         log_fn=common.say if runtime.is_main else (lambda text: None),
     )
-    if not runtime.is_main:
+    if run is None:  # Not the first process, which alone has the folder.
         return
     shown = ", ".join(f"{key} {value:.4f}" for key, value in run.validation.items())
     common.say(

@@ -1,10 +1,10 @@
 """Results that are written as an experiment goes, and the tables made of them."""
 
+import base64
 import dataclasses
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from scipy import stats
 
 from jaxrobust import evaluation, training
 from jaxrobust.experiments import codec
+from jaxrobust.experiments._files import Row, read_rows, write_text
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.judge import evaluate_run
 from jaxrobust.experiments.run import RESULT_FILE, train
 
-Row = dict[str, Any]
 LogFn = Callable[[Any], None]
 """Receives lines and rich tables."""
 
@@ -50,23 +50,9 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a JSON-lines file; a line that a kill cut short is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
-
-
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Writes all rows; the file is complete or as before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(fresh, path)
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def replace_rows(path: Path, new: list[Row]) -> None:
@@ -90,6 +76,8 @@ def run_cell(
         return
     log_fn(f"{cell.part}, {cell.model}, seed {cell.experiment.seed}:")
     run = train(cell.experiment, cell.folder, data_dir=data_dir, runtime=runtime, log_fn=log_fn)
+    if run is None:
+        raise ValueError("A reproduction runs in one process; start it without several hosts.")
     report = evaluate_run(run, attacks=cell.attacks, num=cell.num, data_dir=data_dir, name=cell.model)
     for verdict in report.warnings:
         log_fn(f"{verdict.level.value} {verdict.check}: {verdict.advice}")
@@ -106,7 +94,8 @@ def run_cell(
         "train_resumed_at": trained["resumed_at"],
         "warnings": [verdict.check for verdict in report.warnings],
     }
-    replace_rows(path, [{**common, **row} for row in report.rows])
+    rows = [{**common, **row, "right": pack(report.flags[f"correct/{row['attack']}"])} for row in report.rows]
+    replace_rows(path, rows)
     shown = ", ".join(f"{row['attack']} {100 * row['accuracy']:.1f}" for row in report.rows)
     log_fn(f"  {shown}")
 
@@ -114,6 +103,20 @@ def run_cell(
 def flags_file(folder: Path, key: str) -> Path:
     """Which test images a run had right under each attack."""
     return folder / f"flags-{key}.npz"
+
+
+def pack(flags: np.ndarray) -> str:
+    """Which images were right, as text for a row: a bit each, so that differences need no run's folder.
+
+    >>> unpack(pack(np.array([True, False, True])), 3).tolist()
+    [True, False, True]
+    """
+    return base64.b64encode(np.packbits(flags).tobytes()).decode()
+
+
+def unpack(text: str, n: int) -> np.ndarray:
+    """The flags of `pack`, bool `[n]`."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n).astype(bool)
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
@@ -189,29 +192,40 @@ def runs_table(rows: Iterable[Row], part: str) -> str:
 
 
 def difference_table(rows: list[Row], part: str, cells: Sequence[Cell], first: str, second: str) -> str:
-    """first minus second in points, on the same images and the same seeds."""
-    keys = {(c.model, c.experiment.seed): c for c in cells if c.part == part}
-    lines = []
+    """first minus second in points, on the same images and the same seeds; says what it had to leave out."""
+    folders = {cell.key: cell.folder for cell in cells}
+    lines, left_out = [], []
     for attack, by_model in group(rows, part).items():
+        others = {row["run_seed"]: row for row in by_model.get(second, ())}
         pairs = []
         for row in by_model.get(first, ()):
-            a, b = keys.get((first, row["run_seed"])), keys.get((second, row["run_seed"]))
-            if (
-                a is None
-                or b is None
-                or row["run_seed"] not in {r["run_seed"] for r in by_model.get(second, ())}
-            ):
+            if row["run_seed"] not in others:
                 continue
-            with np.load(flags_file(a.folder, a.key)) as fa, np.load(flags_file(b.folder, b.key)) as fb:
-                name = f"correct/{attack}"
-                pairs.append((row["run_seed"], *paired_difference(fa[name], fb[name])))
+            one, other = (_right(r, folders.get(r["key"])) for r in (row, others[row["run_seed"]]))
+            if one is None or other is None or len(one) != len(other):
+                left_out.append(f"{label(attack)} (seed {row['run_seed']})")
+                continue
+            pairs.append((row["run_seed"], *paired_difference(one, other)))
         if pairs:
             each = "; ".join(f"seed {seed}: {_points(d)} ± {100 * h:.1f}" for seed, d, h in pairs)
             mean, half = mean_interval([d for _, d, _ in pairs])
             over = _points(mean) if half is None else f"{_points(mean)} ± {100 * half:.1f}"
             lines.append([label(attack), over, each])
     header = ["attack", f"{first} − {second}, mean over seeds", "each seed, over its images"]
-    return markdown_table(header, lines)
+    table = markdown_table(header, lines)
+    if not left_out:
+        return table
+    return f"{table}\n\nLeft out, as it is not known which images both had right: {', '.join(left_out)}."
+
+
+def _right(row: Row, folder: Path | None) -> np.ndarray | None:
+    """Which images a row counts as right: from the row, or from the run's folder for rows without."""
+    if "right" in row:
+        return unpack(row["right"], row["n"])
+    if folder is None or not flags_file(folder, row["key"]).is_file():
+        return None
+    with np.load(flags_file(folder, row["key"])) as flags:
+        return flags[f"correct/{row['attack']}"]
 
 
 def _points(value: float) -> str:

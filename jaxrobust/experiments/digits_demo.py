@@ -12,7 +12,8 @@ from pathlib import Path
 from jaxrobust import evaluation
 from jaxrobust.evaluation import Report
 from jaxrobust.experiments import codec, registry
-from jaxrobust.experiments._results import LogFn, read_rows
+from jaxrobust.experiments._files import read_rows
+from jaxrobust.experiments._results import LogFn
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.judge import evaluate_run
 from jaxrobust.experiments.run import is_finished, train
@@ -49,10 +50,11 @@ def reproduce(
         "num": num,
         "experiments": {model: codec.to_json(one) for model, one in experiments.items()},
     }
-    done = all(is_finished(folders[model], experiments[model]) for model in MODELS)
-    if done and _same(out_dir / _STAMP, stamp):
+    trained = all(is_finished(folders[model], experiments[model]) for model in MODELS)
+    reports = _read_reports(out_dir / "rows.jsonl")
+    written = (out_dir / "report.html").is_file() and all(report.rows for report in reports)
+    if trained and written and _same(out_dir / _STAMP, stamp):
         log_fn("Trained and evaluated before; remove the folder to do it again.")
-        reports = _read_reports(out_dir / "rows.jsonl")
     else:
         reports = [
             _report(model, experiments[model], folders[model], num, data_dir, log_fn) for model in MODELS
@@ -68,6 +70,8 @@ def _report(
 ) -> Report:
     log_fn(f"{model}")
     run = train(experiment, folder, data_dir=data_dir, log_fn=log_fn)
+    if run is None:
+        raise ValueError("A reproduction runs in one process; start it without several hosts.")
     return evaluate_run(run, num=num, data_dir=data_dir, name=model, batch_size=360, curves=True)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,18 @@ def evaluate_run(
     robust_risk: bool = False,
     curves: bool = False,
     name: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    refuse_batch_dependent: bool = True,
+    log_fn: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Measures a run on test images.
 
     Args:
         run: from `load_run` or `train`.
         attacks: names that `evaluation.parse` reads; None for the experiment's.
-        dataset: another set with images of the same shape and as many classes; None for the run's own.
+        dataset: another set with images of the same shape and as many classes; None for the
+            run's own, as it was at training.
         num: the first so many test images; None for all.
         data_dir: the folder of prepared sets; None reads TFDS_DATA_DIR.
         changes: fields of the experiment's `ThreatModel` to replace, e.g. `{"eps": 0.1}`.
@@ -49,22 +54,26 @@ def evaluate_run(
         curves: also accuracy against radius under PGD and GridAdv, where they are among the attacks, on the
             first 500 images.
         name: of the model in the report; None for the folder's.
+        size, channels: as `data.load` takes them; None for what the run's own images were made.
+        refuse_batch_dependent: raise where the logits of an image depend on its batch; False warns.
+        log_fn: receives a line where class names of another set differ.
 
     Returns:
         The `Report`.
 
     Raises:
-        ValueError: for unknown attacks, radii out of range, or images that do not fit the model.
+        ValueError: for unknown attacks, radii out of range, images that do not fit the model, or the run's
+            own set where it is no longer what it was at training.
     """
     threat = dataclasses.replace(run.experiment.threat, **(changes or {}))
     names = tuple(run.experiment.attacks if attacks is None else attacks)
     suite = evaluation.suite(names, threat)
-    found = _test_set(run, dataset, data_dir)
+    found = _test_set(run, dataset, data_dir, {"size": size, "channels": channels}, log_fn)
     images, labels = found.test.images, found.test.labels
     if num is not None:
         _validate.at_least("num", num, 1)
         images, labels = images[:num], labels[:num]
-    size = min(batch_size, len(labels))
+    rows = min(batch_size, len(labels))
     report = evaluation.evaluate(
         run.model,
         run.params,
@@ -72,31 +81,59 @@ def evaluate_run(
         images,
         labels,
         suite,
-        batch_size=size,
+        batch_size=rows,
         seed=seed,
         robust_risk=robust_risk,
+        refuse_batch_dependent=refuse_batch_dependent,
         model_name=name or run.folder.name,
         dataset_name=found.name,
         class_names=run.class_names,
     )
     if not curves:
         return report
-    return dataclasses.replace(report, curves=_curves(run, names, threat, images, labels, size, seed))
+    return dataclasses.replace(report, curves=_curves(run, names, threat, images, labels, rows, seed))
 
 
-def _test_set(run: Run, dataset: str | None, data_dir: str | os.PathLike | None) -> data.Dataset:
-    """The run's own data, or another set that fits its model."""
+def _test_set(
+    run: Run,
+    dataset: str | None,
+    data_dir: str | os.PathLike | None,
+    options: Mapping[str, Any],
+    log_fn: Callable[[str], None],
+) -> data.Dataset:
+    """The run's own data as it was trained on, or another set that fits its model."""
+    options = {name: value for name, value in options.items() if value is not None}
     if dataset is None or dataset == run.experiment.data.dataset:
-        return load_data(run.experiment, data_dir)
-    found = data.load(dataset, data_dir=None if data_dir is None else Path(data_dir))
+        config = dataclasses.replace(run.experiment.data, **options)
+        found = load_data(dataclasses.replace(run.experiment, data=config), data_dir)
+    else:
+        # Which of its own images are test images is the other set's affair.
+        own = {k: v for k, v in run.experiment.data.options.items() if k != "test_fraction"}
+        folder = None if data_dir is None else Path(data_dir)
+        found = data.load(dataset, data_dir=folder, **{**own, **options})
     if found.image_shape != run.model.image_shape:
         raise ValueError(
             f"{found.name} has images {list(found.image_shape)}, "
-            f"the model takes {list(run.model.image_shape)}."
+            f"the model takes {list(run.model.image_shape)}; convert them (--size, --channels)."
         )
     if found.num_classes != run.model.num_classes:
         raise ValueError(
             f"{found.name} has {found.num_classes} classes, the model knows {run.model.num_classes}."
+        )
+    renamed = [
+        f"{i}: {a} -> {b}" for i, (a, b) in enumerate(zip(run.class_names, found.class_names)) if a != b
+    ]
+    if dataset is None and run.fingerprint not in ("", found.fingerprint):
+        what = f"classes ({', '.join(renamed[:5])})" if renamed else "images, labels or their order"
+        raise ValueError(
+            f"{found.name} is not what the run was trained on: its {what} changed (fingerprint "
+            f"{run.fingerprint}, now {found.fingerprint}), so test images may have been trained on. Restore "
+            f"the set, or name it to evaluate on it all the same: --dataset {run.experiment.data.dataset}."
+        )
+    if renamed:
+        log_fn(
+            f"Warning: {found.name} names its classes otherwise than the run's data "
+            f"({', '.join(renamed[:5])}); labels are compared by index."
         )
     return found
 

@@ -6,6 +6,7 @@ finished.
 """
 
 import functools
+import hashlib
 import json
 import os
 import time
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from jaxrobust import data, evaluation, models, training
 from jaxrobust.experiments import codec
+from jaxrobust.experiments._files import read_rows, write_text
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.training import Runtime, TrainState
+from jaxrobust.training.runtime import agree
 from jaxrobust.types import Model, PyTree
 
 CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
@@ -40,6 +44,7 @@ class Run:
         step: the checkpoint they are from.
         class_names: one per class.
         validation: the validation metrics of that checkpoint, where there are any.
+        fingerprint: of the data it was trained on, see `data.Dataset`; "" where unknown.
     """
 
     folder: Path
@@ -50,6 +55,7 @@ class Run:
     step: int
     class_names: tuple[str, ...]
     validation: Mapping[str, float] = field(default_factory=dict)
+    fingerprint: str = ""
 
     @property
     def logits_fn(self) -> Callable[[jax.Array], jax.Array]:
@@ -73,11 +79,12 @@ def train(
     keep: int = 2,
     progress: bool = True,
     log_fn: Callable[[str], None] = lambda text: None,
-) -> Run:
+) -> Run | None:
     """Trains an experiment, from its last checkpoint if it has one, and returns the best checkpoint.
 
     Best is the highest validation accuracy under `experiment.validation_attack` (clean accuracy without one);
-    the test set is not read. A finished run is returned without training.
+    the test set is not read. A finished run is returned without training. With several processes, every one
+    calls this; process 0 alone writes and reads the folder, so the others need not see its files.
 
     Args:
         experiment: what to train.
@@ -85,14 +92,15 @@ def train(
         runtime: where and how it executes; None for the default.
         data_dir: the folder of prepared sets; None reads TFDS_DATA_DIR.
         resume: False refuses a folder that has checkpoints.
-        init_from: another run, a checkpoint, or a state dict of PyTorch (.safetensors, .npz) to start from.
+        init_from: another run, a checkpoint, or a state dict of PyTorch (.safetensors, .npz) to start from;
+            the run's configuration keeps its name and a hash of the weights, so resuming needs the same.
         checkpoint_every: steps between checkpoints; None for a tenth of the run.
         keep: how many of the newest checkpoints stay; the best stays besides.
         progress: show a bar.
         log_fn: receives a line at the start.
 
     Returns:
-        The `Run` of the best checkpoint.
+        The `Run` of the best checkpoint; None on every process but the first.
 
     Raises:
         ValueError: for a mistake in the configuration, the data or the folder.
@@ -114,7 +122,8 @@ def train(
         seed=experiment.data.seed,
     )
     feed = _feed(experiment, parts, runtime)
-    config = _config(experiment, dataset)
+    weights = None if init_from is None else _weights(init_from, experiment.model, dataset.image_shape)
+    config = _config(experiment, dataset) | _start(init_from, weights, runtime)
     checkpoints = training.Checkpoints(
         folder / "checkpoints",
         config=config,
@@ -122,11 +131,12 @@ def train(
         save_every=checkpoint_every or max(experiment.num_steps // 10, 1),
         best_metric=_best_metric(experiment) if experiment.data.num_validation else None,
     )
-    start = checkpoints.latest_step() or 0
+    # Only process 0 knows its checkpoints, and all must decide alike, or some would wait for the others.
+    start = int(agree(np.array(checkpoints.latest_step() or 0)))
     log_fn(_opening(experiment, parts, feed, runtime, folder, start))
-    if start >= experiment.num_steps and runtime.is_main:
+    if start >= experiment.num_steps:
         checkpoints.close()
-        return load_run(folder)
+        return load_run(folder) if runtime.is_main else None
     if runtime.is_main:
         _write_json(folder / CONFIG_FILE, config)
     began = time.monotonic()
@@ -143,14 +153,15 @@ def train(
         validate_every=_validate_every(experiment),
         sinks=(training.JsonLines(folder / "metrics.jsonl"), training.TensorBoard(folder / "tensorboard")),
         ema_decay=experiment.ema_decay,
-        init_from=None if init_from is None else _weights(init_from, experiment.model, dataset.image_shape),
+        init_from=weights,
         progress=progress,
     )
-    if runtime.is_main:
-        seconds = round(time.monotonic() - began, 2)
-        _write_json(
-            folder / RESULT_FILE, {"steps": experiment.num_steps, "seconds": seconds, "resumed_at": start}
-        )
+    if not runtime.is_main:
+        return None
+    seconds = round(time.monotonic() - began, 2)
+    _write_json(
+        folder / RESULT_FILE, {"steps": experiment.num_steps, "seconds": seconds, "resumed_at": start}
+    )
     return load_run(folder)
 
 
@@ -181,16 +192,21 @@ def load_run(path: str | os.PathLike, *, which: str = "best") -> Run:
         step=weights.step,
         class_names=names,
         validation=_validation_at(folder, weights.step),
+        fingerprint=str(config.get("fingerprint", "")),
     )
 
 
 def is_finished(run_dir: str | os.PathLike, experiment: Experiment) -> bool:
-    """Whether the folder holds this experiment, trained to its end."""
+    """Whether the folder holds this experiment, trained to its end from new weights in float32."""
     folder = Path(run_dir)
     if not (folder / RESULT_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
         return False
-    found = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    return found.get("experiment") == codec.to_json(experiment)
+    try:
+        found = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        as_named = found.get("init_from") is None and found.get("precision", "float32") == "float32"
+        return as_named and found["experiment"] == codec.to_json(experiment)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def load_data(experiment: Experiment, data_dir: str | os.PathLike | None) -> data.Dataset:
@@ -221,12 +237,14 @@ def _check_classes(module: nn.Module, dataset: data.Dataset) -> None:
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
+    message = ""
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give the run a folder.")
-    if not resume and (folder / "checkpoints").is_dir():
-        raise ValueError(
-            f"{folder} holds a run already. Resume it, or train into another folder (--run-dir)."
-        )
+        message = f"{folder} is a file; give the run a folder."
+    elif not resume and (folder / "checkpoints").is_dir():
+        message = f"{folder} holds a run already. Resume it, or train into another folder (--run-dir)."
+    # Process 0's folder is the run's; what lies at the path on other hosts does not count.
+    if agree(np.array(bool(message))):
+        raise ValueError(message or f"Process 0 refused the folder {folder}.")
 
 
 def _feed(experiment: Experiment, parts: data.Split, runtime: Runtime) -> data.Feed:
@@ -248,6 +266,21 @@ def _config(experiment: Experiment, dataset: data.Dataset) -> dict[str, Any]:
         "class_names": list(dataset.class_names),
         "fingerprint": dataset.fingerprint,
     }
+
+
+def _start(
+    init_from: str | os.PathLike | None, weights: tuple[PyTree, PyTree] | None, runtime: Runtime
+) -> dict[str, Any]:
+    """What else makes one run another: the weights it starts from, and a precision below float32."""
+    start: dict[str, Any] = {"init_from": None}
+    if init_from is not None:
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        # The name and no more of the path: a folder that was moved holds the same weights.
+        start["init_from"] = {"name": Path(init_from).name, "sha256": digest.hexdigest()[:16]}
+    return start if runtime.dtype == "float32" else {**start, "precision": runtime.dtype}
 
 
 def _best_metric(experiment: Experiment) -> str:
@@ -333,20 +366,12 @@ def _find_config(path: Path) -> tuple[Path, dict[str, Any]]:
 
 def _validation_at(folder: Path, step: int) -> dict[str, float]:
     """The validation metrics of a step, from the run's log."""
-    file = folder / "metrics.jsonl"
-    if not file.is_file():
-        return {}
     found: dict[str, float] = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_rows(folder / "metrics.jsonl"):
         if row.get("step") == step:
             found |= {k.removeprefix("validation/"): v for k, v in row.items() if k.startswith("validation/")}
     return found
 
 
 def _write_json(path: Path, value: Any) -> None:
-    """Writes a file that is complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
+    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -15,7 +15,8 @@ from typing import Any
 
 from jaxrobust import _validate, evaluation
 from jaxrobust.experiments import _results, registry
-from jaxrobust.experiments._results import Cell, LogFn, Row
+from jaxrobust.experiments._files import Row, read_rows
+from jaxrobust.experiments._results import Cell, LogFn
 
 MODELS = {"standard": "Standard", "at": "AT", "rt": "RT (source)", "rt_full": "RT (full batch)", "srt": "SRT"}
 PARTS = {
@@ -83,7 +84,7 @@ def cells(parts: Sequence[str], seeds: Sequence[int], runs_dir: Path, num: int) 
 
 def _write(path: Path, out_dir: Path, runs_dir: Path, num: int) -> None:
     """Tables and plots of the rows that are there so far."""
-    rows = _results.read_rows(path)
+    rows = read_rows(path)
     seeds = sorted({row["run_seed"] for row in rows})
     known = [c for c in cells(tuple(PARTS), seeds, runs_dir, num) if any(r["key"] == c.key for r in rows)]
     text = [_head(num)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.experiments import _results, registry, srt_mnist
+from jaxrobust.experiments._files import read_rows
 
 get_experiment = registry.get
 
@@ -42,8 +43,8 @@ def test_rows_survive_and_a_cut_line_is_left_out(tmp_path):
     _results.write_rows(path, [{"a": 1}, {"a": 2}])
     with path.open("a") as file:
         file.write('{"a": ')
-    assert _results.read_rows(path) == [{"a": 1}, {"a": 2}]
-    assert _results.read_rows(tmp_path / "absent") == []
+    assert read_rows(path) == [{"a": 1}, {"a": 2}]
+    assert read_rows(tmp_path / "absent") == []
 
 
 def test_runs_that_finish_at_the_same_time_keep_each_other(tmp_path):
@@ -55,7 +56,7 @@ def test_runs_that_finish_at_the_same_time_keep_each_other(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: _results.replace_rows(path, rows(f"m{i}", 0.5)), range(24)))
     _results.replace_rows(path, rows("m3", 0.7))
-    found = {row["model"]: row["accuracy"] for row in _results.read_rows(path)}
+    found = {row["model"]: row["accuracy"] for row in read_rows(path)}
     assert found == {f"m{i}": 0.7 if i == 3 else 0.5 for i in range(24)}
 
 
@@ -80,7 +81,7 @@ def test_a_reproduction_writes_as_it_goes_and_keeps_what_is_there(small_tables, 
     lines = []
     srt_mnist.reproduce(seeds=(0,), log_fn=lines.append, **options)
     text = (tmp_path / "out" / "README.md").read_text()
-    rows = _results.read_rows(tmp_path / "out" / "rows.jsonl")
+    rows = read_rows(tmp_path / "out" / "rows.jsonl")
     assert {(row["model"], row["attack"]) for row in rows} == {
         (model, attack) for model in ("RT (full batch)", "SRT") for attack in ("none", "FGSM", "worst")
     }
@@ -94,9 +95,22 @@ def test_a_reproduction_writes_as_it_goes_and_keeps_what_is_there(small_tables, 
         "pixels, RT (full batch), seed 0: already there.",
         "pixels, SRT, seed 0: already there.",
     ]
-    later = _results.read_rows(tmp_path / "out" / "rows.jsonl")
+    later = read_rows(tmp_path / "out" / "rows.jsonl")
     assert later[: len(rows)] == rows and len(later) == 2 * len(rows)
     assert "±" in (tmp_path / "out" / "README.md").read_text()
+
+    # A clone has the rows but no run.
+    cells = srt_mnist.cells(("pixels",), (0, 1), tmp_path / "runs", 40)
+    clone = srt_mnist.cells(("pixels",), (0, 1), tmp_path / "absent", 40)
+    table, again = (
+        _results.difference_table(later, "pixels", known, "SRT", "RT (full batch)")
+        for known in (cells, clone)
+    )
+    assert table == again and "| FGSM |" in table and "Left out" not in table
+    bare = [{name: value for name, value in row.items() if name != "right"} for row in later]
+    assert _results.difference_table(bare, "pixels", cells, "SRT", "RT (full batch)") == table
+    without = _results.difference_table(bare, "pixels", clone, "SRT", "RT (full batch)")
+    assert "| FGSM |" not in without and "Left out" in without and "FGSM (seed 1)" in without
 
 
 def _on_one_device(experiment, folder, **options):
