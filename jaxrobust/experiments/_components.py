@@ -74,7 +74,7 @@ def _registered(name: str, table: Mapping[str, Any]) -> str:
     """The registered name for one that Python code or a printed component has: `near_start`, `NearStart`."""
     if name in table:
         return name
-    written = {}
+    written: dict[str, str] = {}
     for registered, member in table.items():
         snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", member.__name__).lower()
         written |= {member.__name__: registered, snake: registered}
