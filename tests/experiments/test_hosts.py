@@ -16,7 +16,6 @@ TINY = (
     "batch_size=16",
     "data.num_validation=20",
     "validate_every=0",
-    "validation_attack.steps=1",
 )
 
 
