@@ -194,21 +194,21 @@ def page_png(reports: Sequence[Report], title: str) -> bytes:
     attacked = list(last.samples[0].attacked) if last.samples else []
     heights = [0.3 * (len(names) + 2)]
     rows_of_panels = -(-len(shown) // 2)
-    heights.append(3.1 * rows_of_panels)
-    heights.append(0.85 * (1 + 2 * len(attacked)) if attacked else 0)
-    heights = [max(height, 0.01) for height in heights]
+    # An empty part is left out: the layout's solver aborts the process on some slivers.
+    heights += [3.1 * rows_of_panels] if shown else []
+    heights += [0.85 * (1 + 2 * len(attacked))] if attacked else []
     layout = ConstrainedLayoutEngine(rect=(0.02, 0.01, 0.96, 0.98))
     figure = Figure(figsize=(10, sum(heights) + 0.8), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14, weight="bold", color=LIGHT.text)
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights, squeeze=False)[:, 0]
-    _draw_table(top.subplots(), reports, names)
+    parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
+    _draw_table(parts[0].subplots(), reports, names)
     if shown:
-        for axes, panel in zip(_panel_axes(middle, len(shown), rows_of_panels), shown):
+        for axes, panel in zip(_panel_axes(parts[1], len(shown), rows_of_panels), shown):
             draw(axes, panel, LIGHT)
     if attacked:
-        bottom.suptitle(f"Images as {last.meta['model']} sees them", fontsize=10, color=LIGHT.text)
-        _draw_gallery(bottom, last, attacked)
+        parts[-1].suptitle(f"Images as {last.meta['model']} sees them", fontsize=10, color=LIGHT.text)
+        _draw_gallery(parts[-1], last, attacked)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
     return out.getvalue()
