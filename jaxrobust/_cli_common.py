@@ -34,17 +34,42 @@ def data_dir_option(command):
     )(command)
 
 
-def names(text: str | None) -> list[str] | None:
-    """`none,pgd:steps=100,restarts=5` to `[none, pgd:steps=100,restarts=5]`; None stays None."""
+def image_options(command):
+    """`--size` and `--channels`, as `data.load` takes them."""
+    command = click.option(
+        "--channels",
+        type=click.Choice(["1", "3"]),
+        callback=_integer,
+        help="Convert to grey (1) or colour (3).",
+    )(command)
+    return click.option(
+        "--size",
+        metavar="N|H,W",
+        callback=_size,
+        help="Resize images to this height and width in pixels, e.g. where a folder has several sizes.",
+    )(command)
+
+
+def _integer(context, option, text):
+    return None if text is None else int(text)
+
+
+def _size(context, option, text):
     if text is None:
         return None
-    found: list[str] = []
-    for part in (piece.strip() for piece in text.split(",")):
-        # `restarts=5` belongs to the attack before it.
-        if "=" in part and ":" not in part and found:
-            found[-1] += f",{part}"
-        elif part:
-            found.append(part)
-    if not found:
-        raise ValueError("Expected at least one name, separated by commas; see `jaxrobust list attacks`.")
-    return found
+    parts = [part.strip() for part in text.replace("x", ",").split(",")]
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"expected pixels as 28 or 28,32 (height, width), got {text!r}.")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def names(text: str | None) -> list[str] | None:
+    """`none,pgd:steps=100,restarts=5` to `[none, pgd:steps=100,restarts=5]`; None stays None."""
+    from jaxrobust.evaluation import split_names
+
+    return None if text is None else split_names(text)
+
+
+def command_line() -> str:
+    """What was typed, so that it can be typed again."""
+    return click.get_current_context().find_root().obj["line"]

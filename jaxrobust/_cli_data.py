@@ -42,14 +42,21 @@ def prepare(name, data_dir):
 @data.command()
 @click.argument("name")
 @common.data_dir_option
-def info(name, data_dir):
-    """Sizes, shape, classes and fingerprint of a data set."""
+@common.image_options
+def info(name, data_dir, size, channels):
+    """Sizes, shape, classes and fingerprint of a data set.
+
+    \b
+    Example:
+      jaxrobust data info folder:photos --size 32
+    """
     from rich.table import Table
 
     from jaxrobust import data as sets
 
+    found = sets.info(sets.load(name, data_dir=data_dir, **_given(size=size, channels=channels)))
     table = Table(show_header=False)
-    for key, value in sets.info(sets.load(name, data_dir=data_dir)).items():
+    for key, value in found.items():
         table.add_row(key, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
     common.say(table)
 
@@ -58,9 +65,15 @@ def info(name, data_dir):
 @click.argument("name")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.npz")
 @common.data_dir_option
-def export(name, path, data_dir):
+@common.image_options
+def export(name, path, data_dir, size, channels):
     """Write a data set as one .npz file, for a machine without it; read it there as npz:OUT.npz."""
     from jaxrobust import data as sets
 
-    sets.export_npz(sets.load(name, data_dir=data_dir), path)
+    sets.export_npz(sets.load(name, data_dir=data_dir, **_given(size=size, channels=channels)), path)
     common.say(f"Wrote {path}; use it as npz:{path}.")
+
+
+def _given(**options):
+    """The options that were given: sets differ in what they take."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -10,14 +10,24 @@ from jaxrobust import _cli_common as common
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT")
 @click.option(
-    "--attacks", metavar="NAMES", help="Separated by commas; default all that the run's radii allow."
+    "--attacks",
+    metavar="NAMES",
+    help="Separated by commas, also as a table prints them; default the experiment's own.",
 )
 @click.option(
-    "--dataset", metavar="NAME", help="Another set with images of the same shape; default the run's own."
+    "--dataset",
+    metavar="NAME",
+    help="Another set with images of the same shape, resized as the run's were; default the run's own.",
 )
+@common.image_options
 @click.option("--num", type=int, help="The first N test images; default all.")
 @common.data_dir_option
-@click.option("--eps", type=float, help="l_inf radius in pixels of [0, 1]; default the run's.")
+@click.option(
+    "--eps",
+    type=float,
+    help="Radius of the run's pixel ball, in pixels of [0, 1]: l_inf unless the experiment says l2; "
+    "default the run's.",
+)
 @click.option("--max-angle", type=float, help="Degrees; default the run's.")
 @click.option("--max-shift", type=float, help="Pixels; default the run's.")
 @click.option("--steps", type=int, help="Steps of PGD; default the suite's.")
@@ -25,6 +35,11 @@ from jaxrobust import _cli_common as common
 @click.option("--batch-size", type=int, default=250, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the attacks' randomness.")
 @click.option("--robust-risk", is_flag=True, help="Also R_rob: attack every image against the prediction.")
+@click.option(
+    "--allow-batch-dependent",
+    is_flag=True,
+    help="Warn, not stop, where the model's logits of an image depend on the others of its batch.",
+)
 @click.option("--no-curves", is_flag=True, help="Leave accuracy against the radius out of the report.")
 @click.option(
     "--report",
@@ -39,8 +54,8 @@ from jaxrobust import _cli_common as common
     help="Checkpoint of RUN.",
 )
 def evaluate(
-    run, attacks, dataset, num, data_dir, eps, max_angle, max_shift, steps, restarts, batch_size, seed,
-    robust_risk, no_curves, report, which,
+    run, attacks, dataset, size, channels, num, data_dir, eps, max_angle, max_shift, steps, restarts,
+    batch_size, seed, robust_risk, allow_batch_dependent, no_curves, report, which,
 ):  # fmt: skip
     """Measure a run, or one checkpoint of it, under attack.
 
@@ -51,7 +66,9 @@ def evaluate(
     Examples:
       jaxrobust evaluate runs/digits_srt-seed0
       jaxrobust evaluate runs/digits_srt-seed0 --attacks none,fgsm,pgd:steps=100,restarts=5 --eps 0.1
+      jaxrobust evaluate runs/digits_srt-seed0 --attacks "none,PGD-40 (restarts=5)"
       jaxrobust evaluate runs/mine --dataset npz:other.npz --report out/
+      jaxrobust evaluate runs/mine --dataset folder:photos --size 8 --channels 1
     """
     from jaxrobust import evaluation, experiments
 
@@ -75,15 +92,18 @@ def evaluate(
         seed=seed,
         robust_risk=robust_risk,
         curves=not no_curves,
+        size=size,
+        channels=channels,
+        refuse_batch_dependent=not allow_batch_dependent,
+        log_fn=common.say,
     )
     common.say(evaluation.rows_table(found))
     common.say(evaluation.verdicts_table(found))
-    command = click.get_current_context().command_path
     evaluation.write_report(
         found,
         folder,
         title=f"{loaded.folder.name} under attack",
-        command=f"{command} {run}",
+        command=common.command_line(),
         facts={"checkpoint": f"step {loaded.step}", "training": experiments.summary(loaded.experiment)},
     )
     common.say(f"Report: {folder / 'report.html'}")
@@ -92,7 +112,7 @@ def evaluate(
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
-@click.option("--top", type=int, default=5, show_default=True, help="Classes to show.")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to show.")
 @click.option("--resize", is_flag=True, help="Resize images to the size that the net takes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the whole distribution.")
 def predict(run, images, top, resize, as_json):

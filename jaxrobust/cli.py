@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a mistake that a sentence explains, 2 wrong usage, 130 int
 with a checkpoint saved. JAX is imported inside the commands, so that `--help` answers at once.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,7 @@ def cli(context, debug):
       jaxrobust train digits_srt
       jaxrobust evaluate runs/digits_srt-seed0
     """
-    context.ensure_object(dict)["debug"] = debug
+    context.ensure_object(dict).setdefault("line", shlex.join(["jaxrobust", *sys.argv[1:]]))
 
 
 for command in (train, evaluate, predict, data, reproduce, list_):
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Wherever it stands: who sees an error appends the flag to the command.
     arguments = ["--debug", *(a for a in arguments if a != "--debug")] if debug else arguments
     try:
-        code = cli.main(args=arguments, prog_name="jaxrobust", standalone_mode=False)
+        line = shlex.join(["jaxrobust", *(a for a in arguments if a != "--debug")])
+        code = cli.main(args=arguments, prog_name="jaxrobust", standalone_mode=False, obj={"line": line})
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
@@ -72,5 +74,5 @@ def _code(error: Exception) -> int | None:
 def _sentence(error: Exception) -> str:
     """The error on one line."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}"
+        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
     return " ".join(str(error).split()) or type(error).__name__

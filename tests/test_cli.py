@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxrobust.cli import main
+from jaxrobust.cli import _sentence, main
+from jaxrobust.experiments import codec, is_finished, train
+from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.training import Runtime
 
 TINY = (
     "--steps=240",
@@ -99,6 +103,55 @@ def test_evaluate_prints_a_table_and_writes_the_report(finished, command, tmp_pa
     assert (tmp_path / "report.html").stat().st_size > 1000
 
 
+def test_the_report_says_the_whole_command(finished, command, tmp_path):
+    folder = tmp_path / "a folder"
+    arguments = (
+        "evaluate", str(finished), "--attacks", "none,PGD-2 (restarts=2),FGSM (eps=0.1)", "--num=20",
+        "--report", str(folder), "--no-curves", "--seed", "3",
+    )  # fmt: skip
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    assert "PGD-2 (restarts=2)" in out and "FGSM (eps=0.1)" in out
+    typed = json.loads((folder / "report.json").read_text())["command"]
+    assert shlex.split(typed) == ["jaxrobust", *arguments]
+
+
+def test_a_folder_of_mixed_sizes_is_described_exported_and_evaluated(finished, command, tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in range(10):
+            for i, size in enumerate(((9, 7, 3), (12, 8, 3))):
+                path = tmp_path / "set" / split / str(label) / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 256, size, np.uint8)).save(path)
+    name = f"folder:{tmp_path / 'set'}"
+    code, _, err = command("data", "info", name)
+    assert code == 1 and "Give a size" in err
+    code, out, err = command("data", "info", name, "--size=8", "--channels=1")
+    assert code == 0 and "8, 8, 1" in out, err
+    assert command("data", "export", name, tmp_path / "out.npz", "--size=6,5")[0] == 0
+    with np.load(tmp_path / "out.npz") as written:
+        assert written["train_images"].shape == (20, 6, 5, 3)
+    options = ("--attacks=none", "--no-curves", "--report", tmp_path / "report")
+    code, out, err = command(
+        "evaluate", finished, "--dataset", name, "--size=8,8", "--channels=1", "--allow-batch-dependent",
+        *options,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "none (clean)" in out
+
+
+@pytest.mark.parametrize("size", ["0", "8,", "8,8,8", "big", "-3"])
+def test_a_size_is_one_or_two_numbers(size, command):
+    code, _, err = command("data", "info", "digits", f"--size={size}")
+    assert code == 2 and "expected pixels as 28 or 28,32" in err
+
+
+def test_an_error_without_a_file_names_none():
+    assert _sentence(OSError(28, "No space left on device")) == "No space left on device"
+    assert _sentence(OSError(2, "No such file", "x.png")) == "No such file: x.png"
+
+
 def test_evaluate_takes_one_checkpoint(finished, command, tmp_path):
     checkpoint = max(
         (p for p in (finished / "checkpoints").iterdir() if p.name.isdigit()), key=lambda p: int(p.name)
@@ -133,6 +186,21 @@ def test_weights_of_another_run_are_a_start(finished, command, tmp_path):
         "--devices=1", "--no-progress", "batch_size=8", "data.num_validation=0",
     )  # fmt: skip
     assert code == 0, err
+    config = json.loads((tmp_path / "tuned" / "config.json").read_text())
+    assert config["init_from"]["name"] == finished.name and len(config["init_from"]["sha256"]) == 16
+    experiment = codec.from_json(Experiment, config["experiment"])
+    # The same experiment from new weights is another run.
+    assert not is_finished(tmp_path / "tuned", experiment)
+    with pytest.raises(ValueError, match=r"another configuration. Differing: init_from"):
+        train(experiment, tmp_path / "tuned", runtime=Runtime(num_devices=1), progress=False)
+    with pytest.raises(ValueError, match=r"precision: null -> \"bfloat16\""):
+        train(
+            experiment,
+            tmp_path / "tuned",
+            runtime=Runtime(num_devices=1, bf16=True),
+            init_from=finished,
+            progress=False,
+        )
 
 
 @pytest.mark.parametrize(
@@ -212,7 +280,14 @@ def test_a_mistake_with_a_run_is_one_sentence_and_exit_code_1(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["train"], ["trian"], ["train", "digits_srt", "--stepz=3"], ["predict", "run"], ["list", "cats"]],
+    [
+        ["train"],
+        ["trian"],
+        ["train", "digits_srt", "--stepz=3"],
+        ["predict", "run"],
+        ["list", "cats"],
+        ["predict", "run", "x.png", "--top=0"],
+    ],
     ids=" ".join,
 )
 def test_wrong_usage_is_exit_code_2(arguments, command):
