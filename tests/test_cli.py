@@ -255,6 +255,10 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(arguments, message, command, 
         (["evaluate", "{run}", "--dataset=npz:{tmp}/other.npz"], "the model takes [8, 8, 1]"),
         (["predict", "{run}", "{tmp}/absent.png"], "There is no image {tmp}/absent.png"),
         (["predict", "{run}", "{tmp}/broken.png"], "{tmp}/broken.png: cannot be read as an image"),
+        (
+            ["predict", "{run}", "{tmp}/clear.png"],
+            "{tmp}/clear.png: cannot be read as an image: has transparent",
+        ),
         (["predict", "{run}", "{tmp}/large.png"], "{tmp}/large.png is 9x5 pixels, the model takes 8x8"),
         (["train", "digits_srt", "--run-dir={run}", "--devices=1"], "another configuration"),
         (["train", "digits_srt", "--run-dir={run}", "--no-resume"], "holds a run already"),
@@ -266,6 +270,7 @@ def test_a_mistake_with_a_run_is_one_sentence_and_exit_code_1(
 ):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     Image.fromarray(np.zeros((5, 9), np.uint8)).save(tmp_path / "large.png")
+    Image.new("RGBA", (8, 8)).save(tmp_path / "clear.png")
     labels = np.arange(4, dtype=np.uint8) % 2
     images = np.zeros((4, 6, 6), np.uint8)
     np.savez(

@@ -46,7 +46,7 @@ def _check_opaque(image: Image.Image) -> None:
         return
     # Pillow has no way from premultiplied grey to RGBA but this one.
     image = image.convert("LA") if image.mode == "La" else image
-    if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+    if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
         raise ValueError(
             "has transparent pixels, whose colour depends on what lies behind; flatten it on a background, "
             "e.g. `magick IN.png -background white -flatten OUT.png`"

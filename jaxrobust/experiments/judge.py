@@ -179,7 +179,7 @@ def predict(run: Run, paths: Sequence[str | os.PathLike], *, resize: bool = Fals
 
     Args:
         run: from `load_run`.
-        paths: image files; grey and colour are converted to what the model takes.
+        paths: image files; grey and colour are converted to what the model takes, transparent ones refused.
         resize: resize images of another size; otherwise they are refused.
 
     Raises:

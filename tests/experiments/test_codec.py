@@ -120,7 +120,7 @@ def test_a_damaged_configuration_is_refused_with_its_place(change, message):
 
 
 def test_the_kind_asked_for_is_the_kind_that_comes():
-    with pytest.raises(ValueError, match="takes an attack .*got the neighbourhood 'linf'"):
+    with pytest.raises(ValueError, match=r"takes an attack .*got the neighbourhood 'linf'"):
         codec.from_json(Attack, {"kind": "linf", "eps": 0.3})
 
 
