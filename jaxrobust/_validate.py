@@ -4,6 +4,7 @@ Each message names the value, the bound and the cure. Traced values pass: they c
 untraced original was checked.
 """
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -70,7 +71,9 @@ def at_least(name: str, value: Any, low: int, hint: str = "") -> None:
 def member(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Looks `name` up in a registry; an unknown name lists the known ones."""
     if name not in table:
-        raise ValueError(f"Unknown {kind} {name!r}. Known: {listing(table)}.")
+        near = difflib.get_close_matches(str(name), table, n=1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown {kind} {name!r}. Known: {listing(table)}.{guess}")
     return table[name]
 
 

@@ -74,7 +74,7 @@ def finished(interrupted):
 def test_sigterm_saves_and_exits_with_143(interrupted):
     folder, code, errors = interrupted
     assert code == 143, errors
-    assert "Stopped by SIGTERM after step" in errors
+    assert "Stopped: SIGTERM after step" in errors
     steps = [int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()]
     assert 0 < max(steps) < 240
 

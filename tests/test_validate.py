@@ -55,3 +55,12 @@ def test_a_decay_of_one_is_refused_everywhere(value):
     ):
         with pytest.raises(ValueError, match="Expected 0 <= ema_decay < 1"):
             make()
+
+
+def test_an_unknown_name_lists_the_known_ones_and_guesses():
+    with pytest.raises(
+        ValueError, match=r"Unknown colour 'gren'. Known: green, red\. Did you mean 'green'\?"
+    ):
+        _validate.member("colour", "gren", {"red": 1, "green": 2})
+    with pytest.raises(ValueError, match=r"Unknown colour 'xyz'. Known: green, red\."):
+        _validate.member("colour", "xyz", {"red": 1, "green": 2})

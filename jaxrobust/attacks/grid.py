@@ -28,7 +28,9 @@ class Gridded(Neighbourhood, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class GridSearch:
-    r"""$\theta^* = \arg\max_{\theta \in G} L(f(T(x; \theta)), y)$ over a regular grid G of the neighbourhood.
+    r"""The worst point of a regular grid G of the neighbourhood (GridAdv).
+
+    $\theta^* = \arg\max_{\theta \in G} L(f(T(x; \theta)), y)$.
 
     A misclassified pose beats any correct one; among equals the highest loss wins, then the first in the
     grid's order. The defaults are the 5 x 5 x 31 = 775 poses of arXiv:1712.02779, the identity among them. A

@@ -15,7 +15,9 @@ from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood,
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSearch:
-    r"""$\theta^* = \arg\max_{i \le k} L(f(T(x; \theta_i)), y)$ over independent draws from the neighbourhood.
+    r"""The worst of k independent draws from the neighbourhood (worst-of-k, RandAdv).
+
+    $\theta^* = \arg\max_{i \le k} L(f(T(x; \theta_i)), y)$.
 
     A misclassified draw beats any correct one. The clean image is not among the draws, as in
     arXiv:1712.02779, so accuracy under it can exceed clean accuracy. Draw i comes from `fold_in(key, i)`:

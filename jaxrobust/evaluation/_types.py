@@ -40,8 +40,9 @@ class EvalAttack:
 
 
 class Level(StrEnum):
-    """How bad a verdict is, in growing order."""
+    """How bad a verdict is, in growing order; `SKIPPED` is a check that had nothing to measure."""
 
+    SKIPPED = "skipped"
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"
@@ -137,6 +138,6 @@ class Report:
 
     @property
     def warnings(self) -> tuple[Verdict, ...]:
-        """The verdicts that are not ok, the failures first."""
-        bad = [verdict for verdict in self.verdicts if verdict.level != Level.OK]
+        """The verdicts to worry about, the failures first."""
+        bad = [verdict for verdict in self.verdicts if verdict.level in (Level.WARN, Level.FAIL)]
         return tuple(sorted(bad, key=lambda verdict: verdict.level != Level.FAIL))

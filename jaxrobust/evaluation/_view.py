@@ -57,8 +57,8 @@ def graded(evidence: float, warn: float, fail: float) -> Level:
 
 
 def unmeasured(name: str, unit: str, why: str) -> Verdict:
-    """No evidence either way, which is no failure; the sentence says so."""
-    return verdict(name, Level.OK, math.nan, unit, f"Not measured: {why}")
+    """No evidence either way, which is neither a pass nor a failure; the sentence says why."""
+    return verdict(name, Level.SKIPPED, math.nan, unit, f"Not measured: {why}")
 
 
 def gap(first: np.ndarray, second: np.ndarray) -> float:

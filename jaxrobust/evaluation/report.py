@@ -17,7 +17,7 @@ import numpy as np
 from jaxrobust.evaluation import _figures, _pictures, _provenance
 from jaxrobust.evaluation._types import CLEAN, WORST, Level, Report
 
-_SYMBOLS = {Level.OK: "✓", Level.WARN: "!", Level.FAIL: "✗"}
+_SYMBOLS = {Level.SKIPPED: "–", Level.OK: "✓", Level.WARN: "!", Level.FAIL: "✗"}
 _LABELS = {CLEAN: "none (clean)", WORST: "worst of all"}
 
 
@@ -203,6 +203,7 @@ def _headline(report: Report) -> dict[str, Any]:
         "groups": _worst_by_radius(report, attacked),
         "num_attacks": len(attacked),
         "warnings": len(report.warnings),
+        "skipped": sum(verdict.level == Level.SKIPPED for verdict in report.verdicts),
         "level": level.value,
         "checked": len(report.verdicts),
     }
@@ -310,7 +311,7 @@ def _trust(reports: Sequence[Report]) -> list[dict[str, Any]]:
     lines = []
     for check in checks:
         found = [next((v for v in report.verdicts if v.check == check), None) for report in reports]
-        bad = [(r.meta["model"], v) for r, v in zip(reports, found) if v is not None and v.level != Level.OK]
+        bad = [(r.meta["model"], v) for r, v in zip(reports, found) if v in r.warnings]
         measured = [v for v in found if v is not None]
         advice = [(model if len(reports) > 1 else "", v.advice) for model, v in bad]
         lines.append(

@@ -49,6 +49,10 @@ class ThreatModel:
     def __post_init__(self):
         _validate.positive("eps", self.eps, "Use the attack 'none' for clean accuracy.")
         _validate.member("ball", self.ball, {"linf": None, "l2": None})
+        if self.ball == "linf":
+            _validate.within(
+                "eps", self.eps, 0.0, 1.0, "Pixels are in [0, 1]; 8 levels of 255 are eps=8/255."
+            )
         _validate.positive("step_size", self.step_size, "It is in radii, e.g. 1/30.")
         for name in ("steps", "restarts", "mi_steps", "num_random"):
             _validate.at_least(name, getattr(self, name), 1)

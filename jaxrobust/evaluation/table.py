@@ -8,7 +8,7 @@ from rich.table import Table
 from jaxrobust.evaluation._types import WORST, Level, Report
 
 _LABELS = {"none": "none (clean)", WORST: "worst of all"}
-_STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
+_STYLES = {Level.SKIPPED: "dim", Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
 
 def _percent(value: float | None) -> str:

@@ -23,6 +23,7 @@ _OPERATORS = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+_SCALARS = {bool, int, float, type(None)}
 _CONSTANTS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -95,6 +96,8 @@ def _value(text: str, hint: Any, current: Any, path: str, kind: str | None) -> A
         return tuple(split_names(text))
     if kind is not None and text.isidentifier():
         return _named(text, kind, current, path)
+    if text.isidentifier() and text.lower() not in _CONSTANTS and set(options) <= _SCALARS:
+        raise ValueError(f"{path} takes {_listed(options)}, got {text!r}.")
     return _coerce(_evaluate(text, path, kind), options, current, path)
 
 

@@ -248,7 +248,13 @@ def summary(experiment: Experiment) -> str:
     """One line about an experiment."""
     data = experiment.data
     unlabelled = "the remaining" if data.num_unlabelled is None else f"{data.num_unlabelled:,}"
+    batches = {
+        BatchForm.MIXED: f"of {experiment.batch_size} from both",
+        BatchForm.LABELLED_SHARE: f"of the labelled share of {experiment.batch_size}",
+        BatchForm.LABELLED: f"of {experiment.batch_size} labelled",
+    }
     return (
         f"{type(experiment.objective).__name__} on {data.dataset}, {type(experiment.model).__name__}, "
-        f"{data.num_labelled:,} labelled and {unlabelled} unlabelled images, {experiment.num_steps:,} steps"
+        f"{data.num_labelled:,} labelled and {unlabelled} unlabelled images, {experiment.num_steps:,} steps "
+        f"{batches[experiment.batches]}"
     )

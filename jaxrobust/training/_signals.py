@@ -19,7 +19,7 @@ class Interrupted(Exception):
     def __init__(self, step: int, *, saved: bool):
         self.step = step
         ending = "saved; run the same command to go on." if saved else "nothing was saved."
-        super().__init__(f"Stopped by SIGTERM after step {step}, {ending}")
+        super().__init__(f"SIGTERM after step {step}, {ending}")
 
 
 class Termination:

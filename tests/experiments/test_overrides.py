@@ -114,7 +114,7 @@ def test_later_overrides_see_earlier_ones_and_the_base_is_untouched():
         ("objective.attack.step=3", r"objective\.attack has no field 'step'\. PGD has: neighbourhood, steps"),
         ("num_steps.x=3", r"num_steps is \d+ and has no fields"),
         ("num_steps=2.5", r"num_steps takes an integer, got 2\.5"),
-        ("num_steps=many", r"num_steps: Unknown component 'many'"),
+        ("num_steps=many", r"num_steps takes an integer, got 'many'"),
         ("num_steps=0", r"num_steps: Expected num_steps >= 1"),
         ("num_steps=true", r"num_steps takes an integer, got True"),
         ("objective.lam=-1", r"objective\.lam: Expected lam >= 0, got lam=-1"),
@@ -165,3 +165,13 @@ def test_an_objective_that_needs_an_attack_says_how_to_give_one():
         ValueError, match=r"objective: at also needs attack; write objective=at\(attack=\.\.\.\)"
     ):
         apply_overrides(standard, ["objective=at"])
+
+
+def test_a_word_where_a_number_belongs_is_answered_by_what_the_field_takes():
+    with pytest.raises(ValueError, match=r"num_steps takes an integer, got 'abc'\."):
+        change("num_steps=abc")
+
+
+def test_a_radius_in_levels_of_255_is_refused():
+    with pytest.raises(ValueError, match=r"eps=8.*8/255"):
+        change("threat.eps=8")
