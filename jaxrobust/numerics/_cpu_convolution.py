@@ -140,10 +140,14 @@ def kernel_gradient(x: Array, g: Array, kernel_shape: tuple[int, ...], strides: 
         ).transpose(1, 2, 0, 3)
 
     blocks, rest = divmod(x.shape[0], _BLOCK)
-    total = jnp.zeros(kernel_shape, x.dtype)
-    if blocks:
-        split = blocks * _BLOCK
-        xs = x[:split].reshape(blocks, _BLOCK, *x.shape[1:])
-        gs = g[:split].reshape(blocks, _BLOCK, *g.shape[1:])
-        total = lax.scan(lambda sum_, block: (sum_ + of_block(*block), None), total, (xs, gs))[0]
+    if not blocks:
+        return of_block(x, g) if rest else jnp.zeros(kernel_shape, x.dtype)
+    split = blocks * _BLOCK
+    xs = x[:split].reshape(blocks, _BLOCK, *x.shape[1:])
+    gs = g[:split].reshape(blocks, _BLOCK, *g.shape[1:])
+    # The first block, not zeros, starts the sum: under pmap and shard_map it differs between devices, and a
+    # scan wants to know that from the start.
+    total = of_block(xs[0], gs[0])
+    if blocks > 1:
+        total = lax.scan(lambda sum_, block: (sum_ + of_block(*block), None), total, (xs[1:], gs[1:]))[0]
     return total + of_block(x[-rest:], g[-rest:]) if rest else total

@@ -116,6 +116,28 @@ def test_vmap_is_a_loop(axes, channels):
             np.testing.assert_allclose(b[i], s, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [16, 40], ids=["one block", "blocks and a rest"])
+def test_kernel_gradients_agree_on_mapped_devices(rows):
+    # The devices' images differ, and with them the sums over blocks that the kernel's gradient is made of.
+    x, kernel = arrays((2 * rows, 6, 6, 8), (3, 3, 8, 4))
+    devices = jax.devices()[:2]
+
+    def gradient(x, kernel):
+        return jax.grad(lambda k: (conv2d(x, k) ** 2).sum())(kernel)
+
+    def summed(x, kernel):
+        return lax.psum(gradient(x, lax.pcast(kernel, "batch", to="varying")), "batch")
+
+    spec = jax.sharding.PartitionSpec
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+    mapped = jax.shard_map(summed, mesh=mesh, in_specs=(spec("batch"), spec()), out_specs=spec())
+    pmapped = jax.pmap(summed, axis_name="batch", in_axes=(0, None), devices=devices)
+    expected = gradient(x, kernel)
+    tolerance = 1e-5 * float(jnp.abs(expected).max())
+    np.testing.assert_allclose(jax.jit(mapped)(x, kernel), expected, atol=tolerance)
+    np.testing.assert_allclose(pmapped(x.reshape(2, rows, 6, 6, 8), kernel)[0], expected, atol=tolerance)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_bfloat16_rounds_once(channels):
     x, kernel = arrays((5, 6, 6, channels), (3, 3, channels, 8), jnp.bfloat16)
