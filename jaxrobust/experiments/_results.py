@@ -70,8 +70,8 @@ def run_cell(
     cell: Cell, path: Path, *, data_dir: Any, log_fn: LogFn, runtime: training.Runtime | None = None
 ) -> None:
     """Trains and evaluates one run and adds its rows to the file at `path`; what is there already is kept."""
-    rows = read_rows(path)
-    if any(row["key"] == cell.key for row in rows) and flags_file(cell.folder, cell.key).is_file():
+    # Rows carry their flags, so that a clone with committed results goes on from them without the runs.
+    if any(row["key"] == cell.key and "right" in row for row in read_rows(path)):
         log_fn(f"{cell.part}, {cell.model}, seed {cell.experiment.seed}: already there.")
         return
     log_fn(f"{cell.part}, {cell.model}, seed {cell.experiment.seed}:")
