@@ -148,7 +148,9 @@ def _plot(rows: list[Row], part: str, path: Path) -> None:
             places, means, width, label=model, yerr=errors if any(errors) else None, error_kw={"lw": 0.8}
         )
     axes.set_xticks(
-        range(len(attacks)), [_results.label(a).replace(" (", "\n(") for a in attacks], fontsize=8
+        range(len(attacks)),
+        [_results.label(a).replace(" (", "\n(").replace(", ", ",\n") for a in attacks],
+        fontsize=8,
     )
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(0, 100)
