@@ -4,8 +4,8 @@ Not a table of the paper. Radii are scaled to the image: l_inf 0.15, and for the
 pixel and 10 degrees (a whole pixel of eight leaves no model any accuracy, and so shows nothing; that was
 seen on the test images, which makes the two geometric rows an illustration and no more). The training's
 settings were chosen on the validation images, but for one: that Standard keeps its checkpoint by clean
-validation accuracy (RT and SRT by robust accuracy) was decided after a first look at this table. SRT is expected to be well above RT under every
-attack. `make demo`; under four minutes on two cores, compilation included.
+validation accuracy (RT and SRT by robust accuracy) was decided after a first look at this table. SRT is
+expected to be well above RT under every attack. `make demo`; under four minutes on two cores, compilation included.
 """
 
 import json
