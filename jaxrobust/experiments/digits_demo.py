@@ -5,7 +5,8 @@ pixel and 10 degrees (a whole pixel of eight leaves no model any accuracy, and s
 seen on the test images, which makes the two geometric rows an illustration and no more). The training's
 settings were chosen on the validation images, but for one: that Standard keeps its checkpoint by clean
 validation accuracy (RT and SRT by robust accuracy) was decided after a first look at this table. SRT is
-expected to be well above RT under every attack. `make demo`; under four minutes on two cores, compilation included.
+expected to be well above RT under every attack. `make demo`; under four minutes on two cores, with
+compilation.
 """
 
 import json
