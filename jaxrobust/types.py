@@ -22,9 +22,11 @@ class Example(NamedTuple):
 
     Attributes:
         image: `[h, w, c]` (or `[b, h, w, c]` for a batch), float in [0, 1].
-        target: an integer class `[]`, or a distribution `[k]`.
+        target: an integer class `[]`, or a distribution `[k]`: what the model is to be led away from, or, for
+            a targeted attack, the designated class.
         reference: a partner's embedding, for verification; None otherwise.
-        mask: the region `[h, w, 1]` that a masked neighbourhood may change; None otherwise.
+        mask: the region `[h, w, 1]`, 1 where a masked neighbourhood may change the image and 0 elsewhere;
+            None otherwise.
     """
 
     image: Array
@@ -80,15 +82,42 @@ class Neighbourhood(Protocol):
         ...
 
 
+@runtime_checkable
+class Ball(Neighbourhood, Protocol):
+    r"""The ball $\{x' \in [0, 1]^d : \|x' - x\|_p \le \epsilon\}$, whose theta is the offset `[h, w, c]`.
+
+    What those attacks need that know their geometry (minimum norm, sparse, square-shaped).
+    """
+
+    eps: float | Array
+    """The radius, in the norm's own units: pixels of [0, 1], or a count for p = 0."""
+
+    @property
+    def norm(self) -> float:
+        """p: 0, 1, 2 or inf."""
+        ...
+
+    def length(self, delta: Array) -> Array:
+        r"""$\|\delta\|_p$ of an offset `[h, w, c]`, a scalar."""
+        ...
+
+    def region(self, ex: Example) -> Array:
+        """`[h, w, 1]`: 1 where the image may change, 0 elsewhere; all ones but for a masked ball."""
+        ...
+
+
 class AttackResult(NamedTuple):
     """What an attack gives back, row by row.
 
     Attributes:
-        image: `[b, h, w, c]` the worst image found (fixed radius), or the nearest adversarial (minimum norm).
+        image: `[b, h, w, c]` the worst image found (fixed radius), or the nearest adversarial (minimum norm;
+            the clean image where none was found).
         theta: the perturbation's parameters, batched.
         found: bool `[b]`; whether `image` fools the model: argmax of its logits differs from the target's
-            class.
-        distance: `[b]` in radii of the attack's neighbourhood (for a sequence the largest over its stages).
+            class (of a targeted attack: equals it).
+        distance: `[b]` in radii of the attack's neighbourhood (for a sequence the largest over its stages). A
+            minimum-norm attack looks beyond its radius, which is its unit of length and the budget at which
+            an evaluation counts its successes: then a distance may exceed 1.
         nonfinite: bool `[b]`; whether the model answered NaN, or the loss was NaN, at some point that was
             tried. Such a point is never `image` where another is known, so evaluation reads this to count
             the row as wrong. None: the attack does not say.
@@ -103,7 +132,11 @@ class AttackResult(NamedTuple):
 
 @runtime_checkable
 class Attack(Protocol):
-    """A frozen, hashable dataclass. One key per row: a batch of 1 gives what that row gives among N."""
+    """A frozen, hashable dataclass. One key per row: a batch of 1 gives what that row gives among N.
+
+    Optional: a class attribute `minimum_norm = True`, of attacks that look for the nearest adversarial image
+    at any distance; a field `targeted`: lead the model to the target's class, not away from it.
+    """
 
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
         """Attacks a batch: every leaf of `example` has the leading axis `b`."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxrobust.attacks._gradients import GradientFn
 from jaxrobust.attacks._rows import fold_rows, like_rows
 from jaxrobust.attacks._starts import StartFn
-from jaxrobust.attacks._worst import Worst, judge, worse_of
+from jaxrobust.attacks._worst import Worst, ascended, judge, worse_of
 from jaxrobust.types import Array, Example, LossFn, Neighbourhood, ScoreFn, Theta
 
 AccumulateFn: TypeAlias = Callable[[Theta, Theta], Theta]
@@ -34,15 +34,16 @@ def climb(
     steps: int,
     step_size: float,
     keep_worst: bool,
+    targeted: bool = False,
 ) -> tuple[Worst, Worst]:
     """`(worst, last)`: the worst of `worst` and, if `keep_worst`, the iterates; the last iterate."""
 
     def evaluate(step: int | Array, theta: Theta) -> tuple[Worst, Theta]:
         images, pullback = jax.vjp(lambda t: jax.vmap(neighbourhood.apply)(example, t), theta)
         (losses, logits), gradients = gradient_fn(
-            fold_rows(step_keys, step), score_fn, loss_fn, images, example
+            fold_rows(step_keys, step), score_fn, ascent_fn, images, example
         )
-        return judge(theta, logits, losses, example.target), pullback(gradients)[0]
+        return judge(theta, logits, losses, example.target, targeted=targeted), pullback(gradients)[0]
 
     def move(ex: Example, theta: Theta, velocity: Theta) -> Theta:
         direction = neighbourhood.ascent(velocity)
@@ -57,6 +58,7 @@ def climb(
         worst = worse_of(worst, candidate) if keep_worst else worst
         return jax.vmap(move)(example, theta, velocity), velocity, worst
 
+    ascent_fn = ascended(loss_fn, targeted)
     start_keys, step_keys = fold_rows(keys, 0), fold_rows(keys, 1)
     theta = jax.vmap(lambda key, ex: start_fn(key, neighbourhood, ex))(start_keys, example)
     theta = like_rows(theta, example)

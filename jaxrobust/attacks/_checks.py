@@ -2,10 +2,19 @@
 
 from typing import Any
 
-from jaxrobust.types import Neighbourhood
+from jaxrobust.types import Ball, Neighbourhood
 
 
 def check_neighbourhood(value: Any) -> None:
     """Raises ValueError unless `value` is a neighbourhood (and not its class)."""
     if isinstance(value, type) or not isinstance(value, Neighbourhood):
         raise ValueError(f"Expected a neighbourhood, e.g. LInf(eps=8/255), got neighbourhood={value!r}.")
+
+
+def check_ball(value: Any, norms: tuple[float, ...]) -> None:
+    """Raises ValueError unless `value` is a ball (or masked ball) of one of these norms."""
+    known = {0: "L0(eps=10)", 1: "L1(eps=10.0)", 2: "L2(eps=0.5)", float("inf"): "LInf(eps=8/255)"}
+    like = " or ".join(known[norm] for norm in norms)
+    check_neighbourhood(value)
+    if not isinstance(value, Ball) or value.norm not in norms:
+        raise ValueError(f"Expected a ball like {like}, got neighbourhood={value!r}.")

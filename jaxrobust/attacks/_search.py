@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.attacks._worst import Worst, judge, nothing, worse_of
+from jaxrobust.attacks._worst import Worst, ascended, judge, nothing, worse_of
 from jaxrobust.types import Array, Example, LossFn, Neighbourhood, ScoreFn, Theta
 
 
@@ -19,6 +19,7 @@ def search(
     num: int,
     chunk: int,
     shared: bool,
+    targeted: bool = False,
 ) -> Worst:
     """The worst of candidates 0 ... num - 1 for each row; the first of equals.
 
@@ -37,8 +38,8 @@ def search(
         images = apply_fn(example, thetas)
         # Rows of one image stay together, so that a batch sharded over devices stays where it is.
         logits = score_fn(images.reshape(rows * chunk, *images.shape[2:]), repeated)
-        losses = loss_fn(logits, repeated.target)
-        scored = judge((), logits, losses, repeated.target)
+        losses = ascended(loss_fn, targeted)(logits, repeated.target)
+        scored = judge((), logits, losses, repeated.target, targeted=targeted)
         level, loss = (a.reshape(rows, chunk) for a in (scored.level, scored.loss))
         broken = scored.broken.reshape(rows, chunk).any(axis=1)
         best = jnp.argmax(jnp.where(level == level.max(axis=1, keepdims=True), loss, -jnp.inf), axis=1)

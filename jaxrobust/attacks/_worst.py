@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks._rows import like_rows
-from jaxrobust.types import Array, AttackResult, Example, Neighbourhood, Theta
+from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood, Theta
 
 
 class Worst(NamedTuple):
@@ -30,11 +30,25 @@ def class_of(target: Array) -> Array:
     return target if is_class else jnp.argmax(target, axis=-1)
 
 
-def judge(theta: Theta, logits: Array, losses: Array, target: Array) -> Worst:
-    """A candidate as a `Worst`; all leaves may have further axes behind the batch, as `target` then has."""
+def fools(logits: Array, target: Array, *, targeted: bool = False) -> Array:
+    """Whether the prediction is not the target's class, or, of a targeted attack, is it; NaN never fools."""
+    hits = jnp.argmax(logits, axis=-1) == class_of(target)
+    return (hits if targeted else ~hits) & ~jnp.isnan(logits).any(axis=-1)
+
+
+def ascended(loss_fn: LossFn, targeted: bool) -> LossFn:
+    """What is ascended: the loss at the true class, or the negated loss at the designated one."""
+    return (lambda logits, target: -loss_fn(logits, target)) if targeted else loss_fn
+
+
+def judge(theta: Theta, logits: Array, losses: Array, target: Array, *, targeted: bool = False) -> Worst:
+    """A candidate as a `Worst`; all leaves may have further axes behind the batch, as `target` then has.
+
+    `losses` are what is ascended: of a targeted attack the negated losses, see `ascended`.
+    """
     losses = losses.astype(jnp.float32)
     usable = ~(jnp.isnan(losses) | jnp.isnan(logits).any(axis=-1))
-    fooled = jnp.argmax(logits, axis=-1) != class_of(target)
+    fooled = fools(logits, target, targeted=targeted)
     level = jnp.where(usable, 1 + fooled.astype(jnp.int8), 0).astype(jnp.int8)
     return Worst(theta=theta, level=level, loss=jnp.where(usable, losses, -jnp.inf), broken=~usable)
 

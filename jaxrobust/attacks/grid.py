@@ -42,6 +42,7 @@ class GridSearch:
         granularity: numbers of values along (down, right, angle), each >= 1.
         loss_fn: what is compared; larger is worse for the model.
         chunk: poses scored at once, >= 1; changes time and memory, not the result.
+        targeted: `Example.target` is the designated class, to which the model is to be led.
 
     Raises:
         ValueError: for a neighbourhood without a grid, a granularity or a chunk below 1.
@@ -51,6 +52,7 @@ class GridSearch:
     granularity: tuple[int, int, int] = (5, 5, 31)
     loss_fn: LossFn = cross_entropy
     chunk: int = 5
+    targeted: bool = False
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)
@@ -84,6 +86,7 @@ class GridSearch:
             num=jax.tree.leaves(thetas)[0].shape[0],
             chunk=self.chunk,
             shared=True,
+            targeted=self.targeted,
         )
         return to_result(self.neighbourhood, example, worst)
 

@@ -36,6 +36,7 @@ class MIFGSM:
         gradient_fn: `exact_gradient`, or a surrogate (`bpda`, `eot`).
         start_fn: `identity_start` as in the paper, `uniform_start` or `near_start(sigma)`.
         keep_worst: False returns the last iterate.
+        targeted: `Example.target` is the designated class, to which the model is to be led.
 
     Raises:
         ValueError: for steps below 1, a negative decay, a step size not above 0.
@@ -49,6 +50,7 @@ class MIFGSM:
     gradient_fn: GradientFn = exact_gradient
     start_fn: StartFn = identity_start
     keep_worst: bool = True
+    targeted: bool = False
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)
@@ -78,6 +80,7 @@ class MIFGSM:
             steps=self.steps,
             step_size=1 / self.steps if self.step_size is None else self.step_size,
             keep_worst=self.keep_worst,
+            targeted=self.targeted,
         )
         return to_result(self.neighbourhood, example, worst if self.keep_worst else last)
 

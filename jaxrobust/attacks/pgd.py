@@ -40,6 +40,7 @@ class PGD:
         keep_worst: False returns the last iterate, as training by Madry et al. does. (With restarts, the
             worst of the last iterates.) `found` then costs its own forward pass, which is not compiled where
             nobody reads it.
+        targeted: `Example.target` is the designated class, to which the model is to be led.
 
     Raises:
         ValueError: for steps or restarts below 1, a step size not above 0.
@@ -65,6 +66,7 @@ class PGD:
     gradient_fn: GradientFn = exact_gradient
     start_fn: StartFn = uniform_start
     keep_worst: bool = True
+    targeted: bool = False
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)
@@ -89,6 +91,7 @@ class PGD:
                 steps=self.steps,
                 step_size=self.step_size,
                 keep_worst=self.keep_worst,
+                targeted=self.targeted,
             )
 
         def body(restart: int, worst: Worst) -> Worst:

@@ -28,6 +28,7 @@ class RandomSearch:
         num: k >= 1.
         loss_fn: what is compared; larger is worse for the model.
         chunk: draws scored at once, >= 1; changes time and memory, not the result.
+        targeted: `Example.target` is the designated class, to which the model is to be led.
 
     Raises:
         ValueError: for `num` or `chunk` below 1.
@@ -37,6 +38,7 @@ class RandomSearch:
     num: int = 10
     loss_fn: LossFn = cross_entropy
     chunk: int = 1
+    targeted: bool = False
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)
@@ -61,6 +63,7 @@ class RandomSearch:
             num=self.num,
             chunk=self.chunk,
             shared=False,
+            targeted=self.targeted,
         )
         return to_result(self.neighbourhood, example, worst)
 

@@ -5,6 +5,7 @@ by the box that keeps pixels in [0, 1]; both classes project onto that cut set, 
 box.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import jax
@@ -66,6 +67,19 @@ class LInf:
     def distance(self, ex: Example, theta: Array) -> Array:
         r"""$\|x' - x\|_\infty / \epsilon$ of the clipped image."""
         return in_radii(jnp.abs(self.apply(ex, theta) - ex.image).max(), self.eps)
+
+    @property
+    def norm(self) -> float:
+        """p = inf."""
+        return math.inf
+
+    def length(self, delta: Array) -> Array:
+        r"""$\|\delta\|_\infty$ in pixels."""
+        return projections.linf_norm(delta)
+
+    def region(self, ex: Example) -> Array:
+        """Everywhere."""
+        return jnp.ones_like(ex.image[..., :1])
 
     def scaled(self, factor: float | Array) -> "LInf":
         """The ball of radius `factor * eps`."""
@@ -152,6 +166,19 @@ class L2:
     def distance(self, ex: Example, theta: Array) -> Array:
         r"""$\|x' - x\|_2 / \epsilon$ of the clipped image."""
         return in_radii(projections.l2_norm(self.apply(ex, theta) - ex.image), self.eps)
+
+    @property
+    def norm(self) -> float:
+        """p = 2."""
+        return 2.0
+
+    def length(self, delta: Array) -> Array:
+        r"""$\|\delta\|_2$ in pixels."""
+        return projections.l2_norm(delta)
+
+    def region(self, ex: Example) -> Array:
+        """Everywhere."""
+        return jnp.ones_like(ex.image[..., :1])
 
     def scaled(self, factor: float | Array) -> "L2":
         """The ball of radius `factor * eps`."""
