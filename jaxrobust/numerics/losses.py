@@ -99,7 +99,66 @@ def margin(logits: Array, target: Array) -> Array:
     return other - _expected(one_hot, logits)
 
 
-LOSSES = {"cross_entropy": cross_entropy, "kl": kl, "margin": margin}
+def dlr(logits: Array, target: Array) -> Array:
+    """The difference of logits ratio, (max_{j != y} z_j - z_y) / (z_1 - z_3), arXiv 2003.01690, eq. (6).
+
+    z_1 >= z_2 >= z_3 are the sorted logits. It does not change when the logits are shifted or rescaled, so a
+    confident model does not hide its gradient.
+
+    Args:
+        logits: `[b, k]`.
+        target: classes `[b]`, or distributions `[b, k]`, of which the argmax is taken.
+
+    Returns:
+        float32 `[b]`, at most 1 where z_y is among the two largest; positive where the target's class is not
+        the prediction.
+
+    Deviation: it is the margin, undivided, where the ratio is not defined: with fewer than three classes (of
+    a logit above -inf), and where z_1 = z_3.
+
+    >>> float(dlr(jnp.array([[1.0, 5.0, 3.0]]), jnp.array([1]))[0])
+    -0.5
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if logits.shape[-1] < 3:
+        return margin(logits, target)
+    top = jax.lax.top_k(logits, 3)[0]
+    return _ratio(margin(logits, target), top[..., 0] - top[..., 2])
+
+
+def targeted_dlr(logits: Array, label: Array, target: Array) -> Array:
+    """The targeted ratio, (z_t - z_y) / (z_1 - (z_3 + z_4) / 2), arXiv 2003.01690, eq. (7); its ascent leads to t.
+
+    Args:
+        logits: `[b, k]`.
+        label: the true classes `[b]`, or distributions `[b, k]`, of which the argmax is taken.
+        target: the classes t `[b]` to lead to, other than the true ones.
+
+    Returns:
+        float32 `[b]`; positive where the target's logit is above the label's.
+
+    Deviation: it is z_t - z_y, undivided, where the ratio is not defined: with fewer than four classes (of a
+    logit above -inf), and where z_1 = z_4.
+
+    >>> float(targeted_dlr(jnp.array([[1.0, 5.0, 3.0, 1.0]]), jnp.array([1]), jnp.array([2]))[0])
+    -0.5
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    num_classes = logits.shape[-1]
+    label = label if _is_class(label) else jnp.argmax(label, axis=-1)
+    own, other = (_expected(_one_hot(classes, num_classes), logits) for classes in (label, target))
+    if num_classes < 4:
+        return other - own
+    top = jax.lax.top_k(logits, 4)[0]
+    return _ratio(other - own, top[..., 0] - (top[..., 2] + top[..., 3]) / 2)
+
+
+def _ratio(difference: Array, scale: Array) -> Array:
+    """`difference / scale`; undivided where the scale is 0 or infinite."""
+    return difference / jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1.0)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "kl": kl, "margin": margin, "dlr": dlr}
 
 
 def mean(values: Array) -> Array:
