@@ -1,6 +1,7 @@
 """jaxrobust: train, attack and audit image-recognition models in JAX.
 
-`jaxrobust.attack(attack, logits_fn, x, y, key=key)` attacks any model that is a callable `images -> logits`;
+`jaxrobust.attack(attack, logits_fn, x, y, key=key)` attacks any model that is a callable `images -> logits`,
+`jaxrobust.attack_pairs` any verification model `images -> embeddings`;
 the rooms below (`neighbourhoods`, `attacks`, `objectives`, `training`, `evaluation`, ...) hold the parts that
 it is made of.
 """
@@ -9,17 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrobust.attacks.frontend import attack
+    from jaxrobust.attacks.frontend import attack, attack_pairs
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "attack"]
+__all__ = ["__version__", "attack", "attack_pairs"]
 
 
 def __getattr__(name: str) -> Any:
-    """`attack` and the rooms, imported on first use: `jaxrobust --help` does not wait for JAX."""
-    if name == "attack":
-        return importlib.import_module("jaxrobust.attacks.frontend").attack
+    """The two front ends and the rooms, imported on first use: `jaxrobust --help` does not wait for JAX."""
+    if name in ("attack", "attack_pairs"):
+        return getattr(importlib.import_module("jaxrobust.attacks.frontend"), name)
     try:
         return importlib.import_module(f"jaxrobust.{name}")
     except ModuleNotFoundError as error:

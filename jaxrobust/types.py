@@ -105,6 +105,10 @@ class Ball(Neighbourhood, Protocol):
         """`[h, w, 1]`: 1 where the image may change, 0 elsewhere; all ones but for a masked ball."""
         ...
 
+    def scaled(self, factor: float | Array) -> "Ball":
+        """This ball with its radius times `factor`."""
+        ...
+
 
 class AttackResult(NamedTuple):
     """What an attack gives back, row by row.

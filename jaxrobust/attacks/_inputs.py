@@ -64,6 +64,31 @@ def check_targets(y: Any, num_images: int, num_classes: int) -> Array:
     return jnp.asarray(y, jnp.float32)
 
 
+def check_mask(mask: Any, images: Array) -> Array | None:
+    """Regions as float32 `[b, h, w, 1]` of zeros and ones, or a ValueError; None where there are none."""
+    if mask is None:
+        return None
+    b, h, w, _ = images.shape
+    mask = np.asarray(jax.device_get(mask))
+    shapes = {(h, w): mask[None, ..., None], (h, w, 1): mask[None], (b, h, w): mask[..., None]}
+    full = mask if mask.shape == (b, h, w, 1) else shapes.get(mask.shape) if mask.ndim < 4 else None
+    if full is None:
+        raise ValueError(f"Expected mask of shape [{b}, {h}, {w}, 1] or [{h}, {w}, 1], got {mask.shape}.")
+    if not np.isin(mask, (0, 1)).all():
+        raise ValueError("Expected mask of zeros and ones (or bools): 1 where the image may change.")
+    return jnp.broadcast_to(jnp.asarray(full, jnp.float32), (b, h, w, 1))
+
+
+def check_embeddings(embeddings: Any, num_images: int, what: str) -> None:
+    """Raises ValueError unless these (perhaps abstract) embeddings are float `[b, d]`."""
+    shape, dtype = getattr(embeddings, "shape", None), getattr(embeddings, "dtype", np.dtype(object))
+    if shape is None or len(shape) != 2 or shape[0] != num_images or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"Expected {what} [{num_images}, d] of a float dtype for {num_images} images, got "
+            f"{embeddings if shape is None else f'{dtype} of shape {tuple(shape)}'}."
+        )
+
+
 def check_logits(logits: Any, num_images: int) -> int:
     """The number of classes of abstract logits `[b, k]`, or a ValueError."""
     shape, dtype = getattr(logits, "shape", None), getattr(logits, "dtype", np.dtype(object))
