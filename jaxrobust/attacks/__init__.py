@@ -5,6 +5,10 @@ For a model of your own, `jaxrobust.attack` wraps one call around all of this.
 
 from jaxrobust.attacks._gradients import BPDA, EOT, bpda, eot, exact_gradient
 from jaxrobust.attacks._starts import NearStart, identity_start, near_start, uniform_start
+from jaxrobust.attacks.apgd import APGD
+from jaxrobust.attacks.autoattack import Ensemble
+from jaxrobust.attacks.cw import CarliniWagner
+from jaxrobust.attacks.ddn import DDN
 from jaxrobust.attacks.grid import GridSearch
 from jaxrobust.attacks.mi_fgsm import MIFGSM
 from jaxrobust.attacks.pgd import PGD, fgsm
@@ -17,18 +21,26 @@ ATTACKS = {
     "random_search": RandomSearch,
     "grid": GridSearch,
     "sequence": Sequence,
+    "apgd": APGD,
+    "cw": CarliniWagner,
+    "ddn": DDN,
+    "ensemble": Ensemble,
 }
 STARTS = {"identity": identity_start, "uniform": uniform_start, "near": NearStart}
 GRADIENTS = {"exact": exact_gradient, "bpda": BPDA, "eot": EOT}
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "BPDA",
+    "DDN",
     "EOT",
     "GRADIENTS",
     "MIFGSM",
     "PGD",
     "STARTS",
+    "CarliniWagner",
+    "Ensemble",
     "GridSearch",
     "NearStart",
     "RandomSearch",

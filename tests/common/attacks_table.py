@@ -3,8 +3,12 @@
 from typing import NamedTuple
 
 from jaxrobust.attacks import (
+    APGD,
+    DDN,
     MIFGSM,
     PGD,
+    CarliniWagner,
+    Ensemble,
     GridSearch,
     RandomSearch,
     Sequence,
@@ -20,11 +24,12 @@ MOVES = RotationTranslation(max_angle=30.0, max_shift=1.5)
 
 
 class Row(NamedTuple):
-    """`name` in ATTACKS, a label for the test's id, the attack."""
+    """`name` in ATTACKS, a label for the test's id, the attack; `channels` of the images it is tried on."""
 
     name: str
     label: str
     attack: Attack
+    channels: int = 1
 
 
 ATTACK_ROWS = (
@@ -43,6 +48,9 @@ ATTACK_ROWS = (
     Row("pgd", "joint", PGD(neighbourhood=Compose(parts=(LInf(eps=0.1), MOVES)), steps=3, step_size=0.5)),
     Row("pgd", "fgsm", fgsm(LInf(eps=0.2))),
     Row("mi_fgsm", "linf", MIFGSM(neighbourhood=LInf(eps=0.2), steps=4)),
+    Row("apgd", "linf", APGD(neighbourhood=LInf(eps=0.2), steps=6)),
+    Row("apgd", "l2-dlr-restarts", APGD(neighbourhood=L2(eps=0.7), steps=5, restarts=2, loss_fn=losses.dlr)),
+    Row("apgd", "targets", APGD(neighbourhood=LInf(eps=0.2), steps=5, num_targets=9)),
     Row("random_search", "poses", RandomSearch(neighbourhood=MOVES, num=5, chunk=2)),
     Row("grid", "poses", GridSearch(neighbourhood=MOVES, granularity=(3, 1, 5), chunk=4)),
     Row(
@@ -55,4 +63,34 @@ ATTACK_ROWS = (
             )
         ),
     ),
+    Row(
+        "ensemble",
+        "poses-then-pixels",
+        Ensemble(
+            attacks=(
+                GridSearch(neighbourhood=MOVES, granularity=(1, 1, 3)),
+                PGD(neighbourhood=LInf(eps=0.2), steps=3, step_size=0.5),
+            )
+        ),
+    ),
+    Row(
+        "cw",
+        "l2",
+        CarliniWagner(neighbourhood=L2(eps=1.0), searches=3, steps=30, learning_rate=0.1, initial_const=1.0),
+    ),
+    Row(
+        "cw",
+        "kappa-to-the-end",
+        CarliniWagner(
+            neighbourhood=L2(eps=1.0),
+            searches=3,
+            steps=20,
+            learning_rate=0.2,
+            initial_const=0.1,
+            kappa=0.1,
+            abort_early=False,
+        ),
+    ),
+    Row("ddn", "l2", DDN(neighbourhood=L2(eps=1.0), steps=20)),
+    Row("ddn", "unrounded", DDN(neighbourhood=L2(eps=1.0), steps=20, levels=None)),
 )
