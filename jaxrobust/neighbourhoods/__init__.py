@@ -3,10 +3,17 @@
 Each is a frozen, hashable dataclass that works on one example and satisfies `jaxrobust.types.Neighbourhood`.
 """
 
+from jaxrobust.neighbourhoods.colour import ColourShift, Shift
 from jaxrobust.neighbourhoods.compose import Compose
 from jaxrobust.neighbourhoods.lp import L2, LInf
 from jaxrobust.neighbourhoods.spatial import Pose, RotationTranslation
 
-NEIGHBOURHOODS = {"linf": LInf, "l2": L2, "rotation_translation": RotationTranslation, "compose": Compose}
+NEIGHBOURHOODS = {
+    "linf": LInf,
+    "l2": L2,
+    "rotation_translation": RotationTranslation,
+    "colour": ColourShift,
+    "compose": Compose,
+}
 
-__all__ = ["L2", "NEIGHBOURHOODS", "Compose", "LInf", "Pose", "RotationTranslation"]
+__all__ = ["L2", "NEIGHBOURHOODS", "ColourShift", "Compose", "LInf", "Pose", "RotationTranslation", "Shift"]

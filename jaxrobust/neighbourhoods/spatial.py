@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrobust import _validate
+from jaxrobust.neighbourhoods import _grid
 from jaxrobust.neighbourhoods._pixels import in_radii, to_pixels
 from jaxrobust.types import Array, Example
 
@@ -144,7 +144,12 @@ class RotationTranslation:
         angle = min(angle, 180.0) if concrete else jnp.minimum(angle, 180.0)
         return replace(self, max_angle=angle, max_shift=self.max_shift * factor)
 
-    def grid(self, granularity: tuple[int, int, int]) -> Pose:
+    @property
+    def grid_axes(self) -> tuple[str, ...]:
+        """What `grid` takes the numbers of."""
+        return ("down", "right", "angle")
+
+    def grid(self, granularity: tuple[int, ...]) -> Pose:
         """All poses of a regular grid, limits included: (down, right, angle), the angle varying fastest.
 
         Args:
@@ -154,13 +159,9 @@ class RotationTranslation:
             Poses with a leading axis `[n]`; they contain the identity where every granularity is odd.
         """
         downs, rights, angles = granularity
-        axes = (_axis(self.max_shift, downs), _axis(self.max_shift, rights), _axis(self.max_angle, angles))
-        down, right, angle = (axis.ravel() for axis in jnp.meshgrid(*axes, indexing="ij"))
+        down, right, angle = _grid.product(
+            _grid.axis(self.max_shift, downs),
+            _grid.axis(self.max_shift, rights),
+            _grid.axis(self.max_angle, angles),
+        )
         return Pose(angle=angle, shift=jnp.stack([down, right], axis=-1))
-
-
-def _axis(limit: float | Array, num: int) -> Array:
-    """`num` values from -limit to limit, exactly symmetric, so that the middle one is exactly 0."""
-    if num == 1 or (not isinstance(limit, jax.core.Tracer) and limit == 0):
-        return jnp.zeros(1)
-    return jnp.asarray(limit * (2.0 * np.arange(num) - (num - 1)) / (num - 1), jnp.float32)
