@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data/tfds),)
 export TFDS_DATA_DIR ?= $(abspath ../shared/data/tfds)
 endif
 
-.PHONY: help install demo test test-slow lint bench bench-env clean
+.PHONY: help install demo test test-slow lint bench bench-env parity clean
 .DEFAULT_GOAL := help
 
 help:  ## these lines
@@ -22,8 +22,11 @@ help:  ## these lines
 
 .venv-bench/.installed: pyproject.toml
 	@test -x $(BENCH_BIN)/python || $(PYTHON) -m venv .venv-bench
+	@$(BENCH_BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "jaxrobust needs Python 3.11 or newer: remove .venv-bench, then make PYTHON=python3.11 ..."; exit 1; }
 	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
 	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'torchattacks==3.5.1'
+	$(BENCH_BIN)/python -c 'import art, foolbox, jaxrobust, pyautoattack, torch, torchattacks'
 	@touch $@
 
 install: .venv/.installed  ## the environment in .venv with the command jaxrobust in it
@@ -46,6 +49,9 @@ bench-env: .venv-bench/.installed  ## the environment of the benchmarks, with Py
 
 bench: bench-env  ## speed against the peers, in one run
 	$(BENCH_BIN)/python -m benchmarks
+
+parity: bench-env  ## every attack against Foolbox, ART, torchattacks and AutoAttack's code; hours, resumable
+	nice $(BENCH_BIN)/python -m benchmarks.parity
 
 clean:  ## removes caches and builds, keeps runs and environments
 	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
