@@ -127,7 +127,9 @@ def dlr(logits: Array, target: Array) -> Array:
 
 
 def targeted_dlr(logits: Array, label: Array, target: Array) -> Array:
-    """The targeted ratio, (z_t - z_y) / (z_1 - (z_3 + z_4) / 2), arXiv 2003.01690, eq. (7); its ascent leads to t.
+    """The targeted ratio, (z_t - z_y) / (z_1 - (z_3 + z_4) / 2), arXiv 2003.01690, eq. (7).
+
+    Its ascent leads from the class y to the class t.
 
     Args:
         logits: `[b, k]`.
