@@ -1,8 +1,9 @@
-r"""Balls around the image: $N(x) = \{x' \in [0, 1]^d : \|x' - x\|_p \le \epsilon\}$ for p = inf and p = 2.
+r"""Balls around the image: $N(x) = \{x' \in [0, 1]^d : \|x' - x\|_p \le \epsilon\}$ for p = inf, 2, 1, 0.
 
 `theta` is the offset `[h, w, c]` and `apply` is `clip(x + theta, 0, 1)`. The set of offsets is the ball cut
-by the box that keeps pixels in [0, 1]; both classes project onto that cut set, not onto the ball and then the
-box.
+by the box that keeps pixels in [0, 1]; all classes project onto that cut set, not onto the ball and then the
+box. `sample_in(key, ex, region)` draws from that part of the ball that changes only a region `[h, w, 1]`:
+`Masked` asks for it.
 """
 
 import math
@@ -12,11 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import _validate
-from jaxrobust.neighbourhoods._pixels import in_radii, to_pixels
+from jaxrobust.neighbourhoods._pixels import add_offset, in_radii, to_pixels
 from jaxrobust.numerics import projections
 from jaxrobust.types import Array, Example
-
-_NEWTON_STEPS = 8  # the support settles in 2 to 5 on images; stopping early stays inside the ball
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +48,12 @@ class LInf:
 
     def sample(self, key: Array, ex: Example) -> Array:
         """Uniform in the ball, then clipped to the box."""
+        return self.sample_in(key, ex, self.region(ex))
+
+    def sample_in(self, key: Array, ex: Example, region: Array) -> Array:
+        """The same within a region `[h, w, 1]`."""
         unit = jax.random.uniform(key, ex.image.shape, ex.image.dtype, minval=-1.0, maxval=1.0)
-        return self.project(ex, self.eps * unit)
+        return self.project(ex, self.eps * unit * region)
 
     def apply(self, ex: Example, theta: Array) -> Array:
         """`clip(x + theta, 0, 1)`."""
@@ -119,10 +122,15 @@ class L2:
         In d dimensions the length is distributed as eps * u^(1/d): in an image nearly all of it is near the
         border.
         """
+        return self.sample_in(key, ex, self.region(ex))
+
+    def sample_in(self, key: Array, ex: Example, region: Array) -> Array:
+        """The same within a region `[h, w, 1]`, whose number of values is then d."""
         direction_key, length_key = jax.random.split(key)
         shape, dtype = ex.image.shape, ex.image.dtype
-        direction = projections.l2_direction(jax.random.normal(direction_key, shape, dtype))
-        length = jax.random.uniform(length_key, (), dtype) ** (1.0 / ex.image.size)
+        direction = projections.l2_direction(jax.random.normal(direction_key, shape, dtype) * region)
+        size = jnp.maximum(region.sum() * shape[-1], 1.0)
+        length = jax.random.uniform(length_key, (), dtype) ** (1.0 / size)
         return self.project(ex, self.eps * length * direction)
 
     def apply(self, ex: Example, theta: Array) -> Array:
@@ -130,29 +138,8 @@ class L2:
         return to_pixels(ex.image + theta)
 
     def project(self, ex: Example, theta: Array) -> Array:
-        r"""The nearest offset in ball and box together.
-
-        By the KKT conditions it is $\mathrm{clip}(s\,\theta, -x, 1 - x)$ with the largest s in [0, 1] whose
-        norm is at most eps. Written in $t = s^2$ its squared norm $\sum_i \min(t\,\theta_i^2, b_i^2)$ is
-        concave and piecewise linear, so Newton's method from the left climbs to the root without
-        overshooting: an iterate that stops early is still inside. (Scaling to the ball and clipping
-        afterwards, as is common, gives away the length that the box cuts off: PGD then stalls short of the
-        radius.)
-        """
-        low, high = -ex.image, 1.0 - ex.image
-        squares = theta**2
-        bounds = jnp.clip(jnp.where(theta > 0, high, low), -1.0, 1.0) ** 2
-        budget = jnp.asarray(self.eps, theta.dtype) ** 2
-
-        def climb(_: int, t: Array) -> Array:
-            free = t * squares < bounds
-            room = budget - jnp.where(free, 0.0, bounds).sum()
-            slope = jnp.where(free, squares, 0.0).sum()
-            return jnp.where(slope > 0, jnp.clip(room / jnp.where(slope > 0, slope, 1.0), t, 1.0), t)
-
-        fits = jnp.minimum(squares, bounds).sum() <= budget
-        t = jax.lax.fori_loop(0, _NEWTON_STEPS, climb, jnp.zeros_like(budget + squares.sum()))
-        return jnp.clip(jnp.where(fits, 1.0, jnp.sqrt(t)) * theta, low, high)
+        """The nearest offset in ball and box together, see `numerics.projections.project_l2_box`."""
+        return projections.project_l2_box(theta, self.eps, -ex.image, 1.0 - ex.image)
 
     def ascent(self, grad: Array) -> Array:
         """`eps * grad / ||grad||_2`, and zero for a zero gradient.
@@ -183,3 +170,187 @@ class L2:
     def scaled(self, factor: float | Array) -> "L2":
         """The ball of radius `factor * eps`."""
         return replace(self, eps=self.eps * factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1:
+    r"""The l_1 ball: $\|x' - x\|_1 \le \epsilon$ with x' in [0, 1].
+
+    Args:
+        eps: the radius in pixel units over the whole image, >= 0; 10 to 12 are usual for MNIST and CIFAR-10.
+        sparsity: the share, in [0, 1), of the values with a gradient that a step leaves alone, see `ascent`;
+            0.95 to 0.99 are usual.
+
+    Raises:
+        ValueError: for a negative or non-finite radius, a sparsity out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxrobust.types import Example
+        >>> ball, ex = L1(eps=0.5), Example(jnp.full((1, 3, 1), 0.75), target=jnp.array(0))
+        >>> theta = ball.project(ex, jnp.array([[[2.0], [-0.5], [-0.25]]]))
+        >>> print(theta.ravel(), ball.distance(ex, theta))
+        [ 0.25 -0.25  0.  ] 1.0
+    """
+
+    eps: float | Array
+    sparsity: float = 0.95
+
+    def __post_init__(self) -> None:
+        _validate.non_negative("eps", self.eps, "Radii are in pixels over the whole image, e.g. eps=10.0.")
+        _validate.decay("sparsity", self.sparsity, "It is the share of values that a step leaves alone.")
+
+    def init(self, ex: Example) -> Array:
+        """The zero offset."""
+        return jnp.zeros_like(ex.image)
+
+    def sample(self, key: Array, ex: Example) -> Array:
+        """Uniform in the ball's volume, then projected onto the box: dense and far from its corners."""
+        return self.sample_in(key, ex, self.region(ex))
+
+    def sample_in(self, key: Array, ex: Example, region: Array) -> Array:
+        """The same within a region `[h, w, 1]`."""
+        size_key, sign_key, rest_key = jax.random.split(key, 3)
+        shape, dtype = ex.image.shape, ex.image.dtype
+        # Exponential variables over the sum of one more are uniform in the simplex.
+        sizes = jax.random.exponential(size_key, shape, dtype) * region
+        total = sizes.sum() + jax.random.exponential(rest_key, (), dtype)
+        signs = jax.random.rademacher(sign_key, shape, dtype)
+        return self.project(ex, self.eps * signs * sizes / total)
+
+    def apply(self, ex: Example, theta: Array) -> Array:
+        """`clip(x + theta, 0, 1)`; a value at 0 or 1 that its gradient would push out has a zero gradient."""
+        return add_offset(ex.image, theta)
+
+    def project(self, ex: Example, theta: Array) -> Array:
+        """The nearest offset in ball and box together, see `numerics.projections.project_l1_box`."""
+        return projections.project_l1_box(theta, self.eps, -ex.image, 1.0 - ex.image)
+
+    def ascent(self, grad: Array) -> Array:
+        r"""`eps / m * sign(grad)` on the m values of largest gradient, zero elsewhere (arXiv:1904.13000).
+
+        The steepest direction is a vertex: all of the radius to one value, at most 1 of which the box leaves.
+        So the step goes to a share of `1 - sparsity` of the values whose gradient is not zero, at least one;
+        those that tie with the last of them are in.
+        """
+        size = jnp.abs(grad)
+        num = jnp.maximum(jnp.ceil((1.0 - self.sparsity) * (size > 0).sum()), 1)
+        signs = jnp.where(size >= projections.kth_largest(size, num), jnp.sign(grad), 0.0)
+        return self.eps * signs / jnp.maximum(projections.l1_norm(signs), 1.0)
+
+    def distance(self, ex: Example, theta: Array) -> Array:
+        r"""$\|x' - x\|_1 / \epsilon$ of the clipped image."""
+        return in_radii(self.length(self.apply(ex, theta) - ex.image), self.eps)
+
+    @property
+    def norm(self) -> float:
+        """p = 1."""
+        return 1.0
+
+    def length(self, delta: Array) -> Array:
+        r"""$\|\delta\|_1$ in pixels."""
+        return projections.l1_norm(delta)
+
+    def region(self, ex: Example) -> Array:
+        """Everywhere."""
+        return jnp.ones_like(ex.image[..., :1])
+
+    def scaled(self, factor: float | Array) -> "L1":
+        """The ball of radius `factor * eps`."""
+        return replace(self, eps=self.eps * factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class L0:
+    r"""The l_0 ball: x' in [0, 1] differs from x in at most $\epsilon$ pixels, by any amount.
+
+    Args:
+        eps: how many pixels may change, an integer >= 0; a pixel counts once, whichever of its channels
+            change.
+        features: count values `[h, w, c]` instead of pixels.
+
+    Raises:
+        ValueError: unless eps is an integer >= 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxrobust.types import Example
+        >>> ball, ex = L0(eps=1), Example(jnp.full((1, 3, 1), 0.75), target=jnp.array(0))
+        >>> theta = ball.project(ex, jnp.array([[[0.125], [-0.5], [-0.25]]]))
+        >>> print(theta.ravel(), ball.distance(ex, theta))
+        [ 0.  -0.5  0. ] 1.0
+    """
+
+    eps: float | Array
+    features: bool = False
+
+    def __post_init__(self) -> None:
+        _validate.non_negative("eps", self.eps, "It is a number of pixels, e.g. eps=10.")
+        if not isinstance(self.eps, jax.core.Tracer) and float(self.eps) != math.floor(self.eps):
+            raise ValueError(f"Expected an integer eps, got eps={self.eps}. It is a number of pixels.")
+
+    @property
+    def _axis(self) -> int | None:
+        """Along which values count as one."""
+        return None if self.features else -1
+
+    def init(self, ex: Example) -> Array:
+        """The zero offset."""
+        return jnp.zeros_like(ex.image)
+
+    def sample(self, key: Array, ex: Example) -> Array:
+        """As many pixels as may change, drawn without replacement, at values uniform in [0, 1]."""
+        return self.sample_in(key, ex, self.region(ex))
+
+    def sample_in(self, key: Array, ex: Example, region: Array) -> Array:
+        """The same within a region `[h, w, 1]`."""
+        place_key, value_key = jax.random.split(key)
+        shape, dtype = ex.image.shape, ex.image.dtype
+        places = shape if self.features else (*shape[:-1], 1)
+        order = jax.random.uniform(place_key, places, dtype, minval=0.5) * region
+        values = jax.random.uniform(value_key, shape, dtype)
+        drawn = projections.keep_largest(order, self.eps) & (region > 0)
+        return jnp.where(drawn, values - ex.image, 0.0)
+
+    def apply(self, ex: Example, theta: Array) -> Array:
+        """`clip(x + theta, 0, 1)`; a value at 0 or 1 that its gradient would push out has a zero gradient."""
+        return add_offset(ex.image, theta)
+
+    def project(self, ex: Example, theta: Array) -> Array:
+        """The nearest offset in ball and box together, see `numerics.projections.project_l0_box`."""
+        return projections.project_l0_box(theta, self.eps, -ex.image, 1.0 - ex.image, axis=self._axis)
+
+    def ascent(self, grad: Array) -> Array:
+        """`sign(grad)` on the eps pixels of largest gradient, zero elsewhere.
+
+        A pixel's gradient is the l_1 norm over its channels: what one full step gains there. Zero gradients
+        do not move, and of equals the first do.
+        """
+        size = jnp.abs(grad)
+        if not self.features:
+            size = size.sum(axis=-1, keepdims=True)
+        return jnp.where(projections.keep_largest(size, self.eps), jnp.sign(grad), 0.0)
+
+    def distance(self, ex: Example, theta: Array) -> Array:
+        r"""How many pixels differ from x, over $\epsilon$."""
+        return in_radii(self.length(self.apply(ex, theta) - ex.image), self.eps)
+
+    @property
+    def norm(self) -> float:
+        """p = 0."""
+        return 0.0
+
+    def length(self, delta: Array) -> Array:
+        """How many pixels (or features) of an offset are not 0."""
+        changed = delta if self.features else jnp.any(delta != 0, axis=-1)
+        return projections.l0_norm(changed)
+
+    def region(self, ex: Example) -> Array:
+        """Everywhere."""
+        return jnp.ones_like(ex.image[..., :1])
+
+    def scaled(self, factor: float | Array) -> "L0":
+        """The ball of `factor * eps` pixels, rounded down to a whole number."""
+        # A little more than the product, which may be rounded to below a whole number.
+        eps = self.eps * factor * (1 + 1e-6)
+        return replace(self, eps=math.floor(eps) if isinstance(eps, int | float) else jnp.floor(eps))
