@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import _validate
+from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.data import to_float
 from jaxrobust.numerics import losses
 from jaxrobust.numerics.compile import jit
@@ -26,14 +27,19 @@ PIXEL_TOLERANCE = 1e-6
 RADIUS_TOLERANCE = 1e-4
 
 
-def _attack(apply_fn, attack, params, stats, factor, key, index, images, targets):
+def _attack(apply_fn, attack, params, stats, factor, key, folds, index, images, targets):
     def score_fn(x, example):
         return apply_fn(params, stats, x, train=False)[0].logits
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    for at in range(folds.shape[0]):
+        keys = fold_rows(keys, folds[at])
     result = attack.scaled(factor)(keys, score_fn, Example(images, targets))
-    nonfinite = result.nonfinite
-    return result.image, result.distance, jnp.zeros(len(index), bool) if nonfinite is None else nonfinite
+    nonfinite = jnp.zeros(len(index), bool) if result.nonfinite is None else result.nonfinite
+    length = jnp.full(len(index), jnp.nan)
+    if is_minimum_norm(attack):
+        length = jax.vmap(attack.neighbourhood.length)(result.image - images)
+    return result.image, result.distance, nonfinite, length
 
 
 def _predict(apply_fn, params, stats, images):
@@ -46,6 +52,11 @@ def _predict(apply_fn, params, stats, images):
 @functools.cache
 def _programs() -> tuple[Any, Any]:
     return jit(_attack, static_argnums=(0, 1)), jit(_predict, static_argnums=0)
+
+
+def is_minimum_norm(attack: Any) -> bool:
+    """Whether the attack looks for the nearest adversarial image, at any distance."""
+    return bool(getattr(attack, "minimum_norm", False))
 
 
 def num_compiled() -> int:
@@ -88,18 +99,24 @@ class Predictions(NamedTuple):
         """Right and finite: a model that answers NaN has failed on that image."""
         return (self.prediction == labels) & self.finite
 
+    def at(self, rows: np.ndarray) -> "Predictions":
+        """The answers of these rows."""
+        return Predictions(*(part[rows] for part in self))
+
 
 class Attacked(NamedTuple):
     """One attack on some rows: the model's answers to its images and to their 8-bit roundings.
 
     `images` holds only the rows asked for, by their index in the set; `low` and `high` bound the pixels of
-    all, NaN where there are none.
+    all, NaN where there are none. `distance` is in radii, `length` of a minimum-norm attack in the norm's own
+    units, NaN of any other.
     """
 
     images: dict[int, np.ndarray]
     low: float
     high: float
     distance: np.ndarray
+    length: np.ndarray
     seen: Predictions
     seen_8bit: Predictions
     seconds: float
@@ -183,9 +200,14 @@ def predict(s: Subject, images: np.ndarray) -> Predictions:
 
 def predict_set(s: Subject) -> Predictions:
     """The model's answers to the clean images, gathered batch by batch."""
-    everything = np.arange(s.n)
-    starts = range(0, s.n, s.batch_size)
-    return _joined([predict(s, gather(s.images, everything[at : at + s.batch_size])) for at in starts])
+    return predict_rows(s, np.arange(s.n))
+
+
+def predict_rows(s: Subject, index: np.ndarray, *, rounded: bool = False) -> Predictions:
+    """The model's answers to clean images of the set, or to their 8-bit roundings, gathered batch by batch."""
+    starts = range(0, len(index), s.batch_size)
+    parts = [gather(s.images, index[at : at + s.batch_size]) for at in starts]
+    return _joined([predict(s, to_8bit(part) if rounded else part) for part in parts])
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:
@@ -205,31 +227,36 @@ def run_attack(
     targets: np.ndarray,
     *,
     factor: float = 1.0,
+    folds: Sequence[int] = (),
     keep: Collection[int] = (),
     progress_fn: Callable[[str, int, int], None] | None = None,
 ) -> Attacked:
-    """Attacks the rows `index` of the set, away from `targets`; row i draws from fold_in(key, i) only.
+    """Attacks the rows `index` of the set, away from `targets` (a targeted attack: towards them).
 
-    Each batch is judged at once and dropped but for the rows in `keep`: a large set need not fit in memory as
-    floats.
+    Row i draws from fold_in(key, i) only, folded further with each of `folds`, which is how a member of an
+    ensemble is told apart. Each batch is judged at once and dropped but for the rows in `keep`: a large set
+    need not fit in memory as floats.
     """
     program, _ = _programs()
     key, compiled_before = attack_key(s.seed, name), program._cache_size()
     kept: dict[int, np.ndarray] = {}
     low, high, times = math.inf, -math.inf, []
     nothing = predict(s, np.zeros((0, *s.model.image_shape), np.float32))
-    distances, seen, seen_8bit = [np.zeros(0, np.float32)], [nothing], [nothing]
+    distances, lengths = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+    seen, seen_8bit = [nothing], [nothing]
+    folded = np.asarray(folds, np.int32)
     wanted = set(map(int, keep))
     for positions, count in _batches(len(index), s.batch_size):
         rows = index[positions]
         start = time.perf_counter()
         out = program(
-            s.model.apply, attack, s.params, s.stats, np.float32(factor), key, rows.astype(np.int32),
-            gather(s.images, rows), targets[positions].astype(np.int32),
+            s.model.apply, attack, s.params, s.stats, np.float32(factor), key, folded,
+            rows.astype(np.int32), gather(s.images, rows), targets[positions].astype(np.int32),
         )  # fmt: skip
-        image, distance, nonfinite = (part[:count] for part in jax.device_get(out))
+        image, distance, nonfinite, length = (part[:count] for part in jax.device_get(out))
         times.append((time.perf_counter() - start, count))
         distances.append(distance)
+        lengths.append(length)
         low, high = float(np.minimum(low, image.min())), float(np.maximum(high, image.max()))
         # An attack never returns a point where the model answers NaN, yet a model that does so is not robust.
         for answers, pixels in ((seen, image), (seen_8bit, to_8bit(image))):
@@ -249,6 +276,7 @@ def run_attack(
         low=low if times else math.nan,
         high=high if times else math.nan,
         distance=np.concatenate(distances),
+        length=np.concatenate(lengths),
         seen=_joined(seen),
         seen_8bit=_joined(seen_8bit),
         seconds=seconds,

@@ -17,7 +17,7 @@ from jaxrobust.attacks.pgd import PGD
 from jaxrobust.attacks.random_search import RandomSearch
 from jaxrobust.evaluation import _engine
 from jaxrobust.evaluation._engine import Predictions
-from jaxrobust.evaluation._types import Level, Verdict
+from jaxrobust.evaluation._types import Level, Verdict, is_targeted
 from jaxrobust.evaluation._view import View, attack_rows, graded, unmeasured, verdict
 from jaxrobust.neighbourhoods.lp import LInf
 from jaxrobust.numerics import losses
@@ -68,9 +68,19 @@ def zero_gradients(view: View) -> Verdict:
 
 
 def _ball(attack) -> float | None:
-    """The pixel radius of an iterative gradient attack on one Lp ball; None for any other."""
-    eps = getattr(getattr(attack, "neighbourhood", None), "eps", None)
-    return float(eps) if eps and getattr(attack, "steps", 0) and attack.steps >= 5 else None
+    """The pixel radius of an iterative gradient attack on one l_inf or l2 ball; None for any other.
+
+    A minimum-norm attack is none: it stops at the boundary, wherever that is. Neither is a targeted one,
+    which the checks would lead to the label.
+    """
+    ball = getattr(attack, "neighbourhood", None)
+    if (
+        _engine.is_minimum_norm(attack)
+        or is_targeted(attack)
+        or getattr(ball, "norm", 0) not in (2, math.inf)
+    ):
+        return None
+    return float(ball.eps) if ball.eps and getattr(attack, "steps", 0) and attack.steps >= 5 else None
 
 
 def _main_attack(view: View) -> tuple[str, Any] | None:
@@ -188,7 +198,10 @@ def one_step(view: View) -> Verdict:
     attacks: dict[str, Any] = {
         name: entry.attack
         for name, entry in view.attacks.items()
-        if name in rows and hasattr(entry.attack, "steps") and hasattr(entry.attack, "neighbourhood")
+        if name in rows
+        and hasattr(entry.attack, "steps")
+        and hasattr(entry.attack, "neighbourhood")
+        and not (_engine.is_minimum_norm(entry.attack) or is_targeted(entry.attack))
     }
     pairs = [
         (fast, slow)

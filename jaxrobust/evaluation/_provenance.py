@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.metadata
+import math
 import os
 import platform
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from jaxrobust.types import Ball
 
 
 def describe(value: Any) -> Any:
@@ -42,8 +45,11 @@ def neighbourhoods(value: Any) -> list[Any]:
 
 
 def radii(attack: Any) -> list[dict[str, Any]]:
-    """The exact radii of an attack, one dict per neighbourhood."""
-    return [describe(neighbourhood) for neighbourhood in neighbourhoods(attack)]
+    """The exact radii of an attack, one dict per neighbourhood; those of an ensemble's members once each."""
+    found = [describe(neighbourhood) for neighbourhood in neighbourhoods(attack)]
+    if isinstance(getattr(attack, "attacks", None), tuple):
+        return [radius for at, radius in enumerate(found) if radius not in found[:at]]
+    return found
 
 
 def _number(value: float) -> str:
@@ -54,9 +60,32 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
+_BALLS = {"LInf": "ℓ∞", "L2": "ℓ2", "L1": "ℓ1"}
+
+
+def _colour(config: Mapping[str, Any]) -> str:
+    """`hue ±20°, contrast ±0.3 per pixel`: the limits that are not 0."""
+    parts = [
+        f"{name} ±{value:g}{'°' if name == 'hue' else ''}"
+        for name, value in config.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and value
+    ]
+    return (", ".join(parts) or "identity") + (" per pixel" if config.get("per_pixel") else "")
+
+
 def _one_radius(config: Mapping[str, Any]) -> str:
-    if config["kind"] in ("LInf", "L2"):
-        return f"{'ℓ∞' if config['kind'] == 'LInf' else 'ℓ2'} {_number(config['eps'])}"
+    if config["kind"] in _BALLS:
+        return f"{_BALLS[config['kind']]} {_number(config['eps'])}"
+    if config["kind"] == "L0":
+        return f"ℓ0 {_number(config['eps'])}{' features' if config.get('features') else ' px'}"
+    if config["kind"] == "Masked":
+        return f"{_one_radius(config['neighbourhood'])} in the mask"
+    if config["kind"] == "UniformNoise":
+        return f"noise ±{_number(config['eps'])}"
+    if config["kind"] == "GaussianNoise":
+        return f"noise σ {_number(config['sigma'])}"
+    if config["kind"] == "ColourShift":
+        return _colour(config)
     if config["kind"] == "RotationTranslation":
         parts = []
         if config["max_angle"]:
@@ -66,25 +95,58 @@ def _one_radius(config: Mapping[str, Any]) -> str:
         return ", ".join(parts) or "identity"
     if "parts" in config:
         return " & ".join(_one_radius(part) for part in config["parts"])
-    numbers = [f"{name} {value:g}" for name, value in config.items() if isinstance(value, int | float)]
+    numbers = [
+        f"{name} {value:g}"
+        for name, value in config.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
     return f"{config['kind']} {', '.join(numbers)}".strip()
 
 
 def radius_label(attack: Any) -> str:
-    """The radii for a reader, e.g. `ℓ∞ 0.3` or `±30°, ±3 px`; stages joined by `then`.
+    """The radii for a reader, e.g. `ℓ∞ 0.3` or `±30°, ±3 px`; stages joined by `then`, members by `or`.
 
     >>> radius_label(None)
     ''
     """
-    return " then ".join(_one_radius(config) for config in radii(attack))
+    joint = " or " if isinstance(getattr(attack, "attacks", None), tuple) else " then "
+    return joint.join(_one_radius(config) for config in radii(attack))
+
+
+def single_ball(attack: Any) -> Any | None:
+    """The one ball that an attack looks in, which its radius is known by; None for composites and geometry."""
+    found = neighbourhoods(attack)
+    return found[0] if found and isinstance(found[0], Ball) and len(set(found)) == 1 else None
 
 
 def single_eps(attack: Any) -> float | None:
-    """The radius in pixels of an attack on one ball; None for composites and geometry."""
-    found = radii(attack)
-    if len(found) == 1 and isinstance(found[0].get("eps"), int | float):
-        return float(found[0]["eps"])
-    return None
+    """The radius of an attack on one ball, in the norm's own units; None for composites and geometry."""
+    ball = single_ball(attack)
+    return None if ball is None else float(ball.eps)
+
+
+def single_norm(attack: Any) -> float | None:
+    """p of the one ball that an attack looks in; None for composites and geometry."""
+    ball = single_ball(attack)
+    return None if ball is None else float(ball.norm)
+
+
+def norm_name(norm: float | None) -> float | str | None:
+    """p as JSON takes it: 0, 1, 2 or `"inf"`."""
+    return norm if norm is None else "inf" if math.isinf(norm) else int(norm)
+
+
+def member_label(attack: Any) -> str:
+    """A member of an ensemble for a reader: `APGD`, `APGD-T`, `APGD (dlr)`, `FAB-T`, `Square`."""
+    name = type(attack).__name__ + ("-T" if getattr(attack, "num_targets", 0) else "")
+    loss = next((f for f in _fields(attack) if f.name == "loss_fn"), None)
+    chosen = getattr(attack, "loss_fn", None)
+    named = loss is not None and chosen is not loss.default and not getattr(attack, "num_targets", 0)
+    return f"{name} ({describe(chosen)})" if named else name
+
+
+def _fields(value: Any) -> tuple[Any, ...]:
+    return dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
 
 
 def _version(package: str) -> str:

@@ -1,9 +1,9 @@
 """What an evaluation is asked and what it answers: attacks, rows, verdicts, curves, reports."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -11,6 +11,31 @@ from jaxrobust.types import Attack
 
 CLEAN = "none"
 WORST = "worst"
+
+TargetFn: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""`target_fn(logits [n, k], labels [n]) -> classes [n]`: what a targeted attack is to lead the model to."""
+
+
+def is_targeted(attack: Any) -> bool:
+    """Whether an attack leads the model to a class: itself, or the stages and members it is made of.
+
+    Raises:
+        ValueError: where some do and others lead it away from theirs.
+    """
+    found = set(_leads(attack))
+    if len(found) > 1:
+        raise ValueError(
+            "Expected stages that are all targeted or all untargeted, got both: their targets mean "
+            "different things."
+        )
+    return True in found
+
+
+def _leads(attack: Any) -> list[bool]:
+    parts = getattr(attack, "stages", None) or getattr(attack, "attacks", None)
+    if isinstance(parts, tuple):
+        return [lead for part in parts for lead in _leads(part)]
+    return [bool(attack.targeted)] if hasattr(attack, "targeted") else []
 
 
 @dataclass(frozen=True)
@@ -23,6 +48,13 @@ class EvalAttack:
             start count as wrong. True: every image is attacked and judged on the attacked image alone, so
             that an attack whose candidates exclude the identity can exceed clean accuracy (RandAdv and
             GridAdv, arXiv 1712.02779).
+        target_fn: of a targeted attack, which class it is to lead each image to, from the clean logits and
+            the labels: one of `TARGETS`, or your own. Accuracy still counts the images that stay right;
+            `targeted_success` of the row the share that reached the designated class.
+
+    Raises:
+        ValueError: for what is no attack, a targeted attack without `target_fn`, or one with it that is not
+            targeted.
 
     >>> EvalAttack(None).every_image
     False
@@ -31,12 +63,24 @@ class EvalAttack:
     attack: Attack | None
     _: KW_ONLY
     every_image: bool = False
+    target_fn: TargetFn | None = None
 
     def __post_init__(self):
         if self.attack is not None and not callable(self.attack):
             raise ValueError(f"Expected an attack or None, got {self.attack!r}.")
         if self.attack is not None and not hasattr(self.attack, "scaled"):
             raise ValueError(f"Expected an attack with scaled(factor), got {type(self.attack).__name__}.")
+        targeted = is_targeted(self.attack)
+        if targeted and self.target_fn is None:
+            raise ValueError(
+                "A targeted attack needs the classes to lead to: target_fn=least_likely (or runner_up, "
+                "next_class; pgd:target=least_likely on the command line)."
+            )
+        if self.target_fn is not None and not targeted:
+            raise ValueError(
+                f"Expected a targeted attack with target_fn, got {type(self.attack).__name__} that is not. "
+                "Give it targeted=True, or leave target_fn out."
+            )
 
 
 class Level(StrEnum):
@@ -71,7 +115,8 @@ class Verdict:
 class Curve:
     """Accuracy against the share of the attack's full radius; point 0 is clean accuracy.
 
-    `accuracy[i]` counts images that no radius up to `factors[i]` fools, so it never rises.
+    `accuracy[i]` counts images that no radius up to `factors[i]` fools, so it never rises. `norm` is p of the
+    ball whose radius `eps` is (0, 1, 2, inf), None of other neighbourhoods.
     """
 
     attack: str
@@ -83,6 +128,7 @@ class Curve:
     high: tuple[float, ...]
     n: int
     seconds: float
+    norm: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +158,10 @@ class Report:
         rows: one JSON-ready dict per attack, the clean one (`none`) first and the per-example worst last.
         flags: per-example numpy arrays `[n]` by name: `correct/<attack>` and `correct_8bit/<attack>` (bool),
             `prediction/<attack>` (int32), `distance/<attack>` (float32, radii, NaN where not attacked), with
-            R_rob also `moved/<attack>` (bool: some found x' has C(x') != C(x)), and `label`.
+            R_rob also `moved/<attack>` (bool: some found x' has C(x') != C(x)), of a minimum-norm attack
+            `length/<attack>` (float32, ||x' - x|| in the norm's own units: inf where none was found, 0 where
+            the image is wrong from the start), of an ensemble `broken_by/<attack>` (int32, the number of the
+            member, -1 where none), of a targeted attack `target/<attack>` (int32), and `label`.
         samples: images for the gallery.
         verdicts: what the trust checks found.
         curves: accuracy against radius, where measured.

@@ -3,40 +3,19 @@
 Each attack is run on fixed-shape batches gathered on the host, and judged by the model on what it returned.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jaxrobust.evaluation import _engine, _provenance, trust
+from jaxrobust.evaluation import _engine, _provenance, _survivors, _tally, trust
 from jaxrobust.evaluation._engine import Predictions, Subject
+from jaxrobust.evaluation._tally import Outcome
 from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Sample, Seen
 from jaxrobust.evaluation._view import look
-from jaxrobust.numerics.metrics import wilson_interval
-from jaxrobust.types import Attack, Model, PyTree
-
-CONFIDENCE = 0.95
-
-
-class _Outcome(NamedTuple):
-    """One attack on the whole set by row; `moved` is 1{C(x') != C(x)} of eq. (3), None where not asked."""
-
-    correct: np.ndarray
-    correct_8bit: np.ndarray
-    prediction: np.ndarray
-    distance: np.ndarray
-    moved: np.ndarray | None
-    attacked: int
-    nonfinite: int
-    low: float
-    high: float
-    seconds: float
-    images_per_second: float
-    compiled: bool
-    images: np.ndarray | None
-    seen: dict[int, Seen]
+from jaxrobust.numerics import losses
+from jaxrobust.types import Model, PyTree
 
 
 def evaluate(
@@ -56,6 +35,7 @@ def evaluate(
     keep_images: bool = False,
     model_name: str = "model",
     dataset_name: str = "",
+    fingerprint: str = "",
     class_names: tuple[str, ...] = (),
     progress_fn: Callable[[str, int, int], None] | None = None,
 ) -> Report:
@@ -69,10 +49,18 @@ def evaluate(
     Accuracy and R_adv attack the images that are right before the attack (an attack with `every_image`
     attacks all, and its accuracy counts the attacked image alone). The last row, `worst`, is the per-example
     worst over all attacks and the clean image. A found image counts if it lies inside the neighbourhood and
-    the model, asked again, is wrong about it; logits that are not finite are wrong, and so is an image on
-    whose way the attack met NaN (`nonfinite` in the rows counts both). Results do not depend on the batch
-    size, nor on which other attacks are run: row i of an attack draws from
-    `fold_in(fold_in(key(seed), crc32(name)), i)`.
+    the model, asked again, is wrong about it (so a minimum-norm attack counts what it found within the
+    radius of its ball); of an ensemble, each member sees the images that the members before it left right.
+    Logits that are not finite are wrong, and so is an image on whose way the attack met NaN (`nonfinite` in
+    the rows counts both). Results do not depend on the batch size, nor on which other attacks are run: row i
+    of an attack draws from `fold_in(fold_in(key(seed), crc32(name)), i)`.
+
+    Rows of minimum-norm attacks (`minimum_norm`) also have `norm` (0, 1, 2 or "inf"), `found`, the share of
+    the images right from the start for which the model is wrong about what was found, at any distance, and in
+    the norm's own units `norm_median`, a failure counting as infinitely far (None where half failed), and
+    `norm_mean` over what was found. Rows of targeted attacks have `targeted_success`, the share of the
+    attacked images that reached their class within the radius; rows of ensembles `broken_by`, how many images
+    each member was given and broke.
 
     Args:
         model: a `types.Model`; a foreign one through `models.from_callable`.
@@ -88,6 +76,7 @@ def evaluate(
         num_samples: images kept for the gallery, the first of each class that the model has right.
         keep_images: keep all adversarial images (float32, n images per attack) in the report.
         model_name, dataset_name, class_names: for the report.
+        fingerprint: of the data set, for the report and for saved images; see `data.Dataset`.
         progress_fn: called as `progress_fn(attack, done, total)` after every batch.
 
     Returns:
@@ -119,12 +108,14 @@ def evaluate(
         for name, entry in attacks.items()
     }
     outcomes = {CLEAN: _clean_outcome(subject, clean, robust_risk), **outcomes}
-    common = _common(subject, model_name, dataset_name)
+    shared = _tally.common(subject, model_name, dataset_name)
     entries = {CLEAN: EvalAttack(None), **attacks}
-    rows = [_row(name, out, entries[name], right, common) for name, out in outcomes.items()]
-    rows.append({**dict.fromkeys(rows[0]), **_worst_row(outcomes, entries, right, common)})
+    about = {name: _tally.facts(entry.attack, entry.every_image) for name, entry in entries.items()}
+    rows = [_tally.row(name, out, about[name], right, shared) for name, out in outcomes.items()]
+    rows.append({**dict.fromkeys(rows[0]), **_tally.worst_row(outcomes, about, right, shared)})
     meta = {
-        **common,
+        **shared,
+        "fingerprint": fingerprint,
         "class_names": list(class_names) or [str(i) for i in range(model.num_classes)],
         "image_shape": list(model.image_shape),
         "num_classes": model.num_classes,
@@ -132,7 +123,7 @@ def evaluate(
     }
     report = Report(
         rows=tuple(rows),
-        flags=_flags(subject, outcomes),
+        flags=_tally.flags(subject, outcomes),
         samples=_samples(subject, clean, outcomes, chosen),
         meta=meta,
         images={name: out.images for name, out in outcomes.items() if out.images is not None},
@@ -169,19 +160,15 @@ def _run(
     robust_risk: bool,
     keep_images: bool,
     progress_fn,
-) -> _Outcome:
+) -> Outcome:
     """One attack on the images it counts, and, if asked, on every image against C(x)."""
     assert entry.attack is not None
     right = clean.correct(s.labels)
     index = np.arange(s.n) if entry.every_image else np.flatnonzero(right)
-    found = _engine.run_attack(
-        s,
-        name,
-        entry.attack,
-        index,
-        s.labels[index],
-        keep=range(s.n) if keep_images else chosen,
-        progress_fn=progress_fn,
+    targets = _targets(entry, clean, s.labels)
+    keep = range(s.n) if keep_images else chosen
+    found, shares, broken_by = _survivors.run_attack(
+        s, name, entry.attack, index, targets[index], keep=keep, progress_fn=progress_fn
     )
     inside = found.inside()
 
@@ -194,148 +181,80 @@ def _run(
     # An image outside the neighbourhood is no success: the row falls back to the clean image.
     correct = np.where(inside, found.seen.correct(s.labels[index]), right[index])
     correct_8bit = np.where(inside, found.seen_8bit.correct(s.labels[index]), right[index])
-    seen = {
-        int(index[at]): Seen(
-            image=found.images[int(index[at])],
-            prediction=int(found.seen.prediction[at]),
-            confidence=float(found.seen.confidence[at]),
-        )
-        for at in np.flatnonzero(np.isin(index, chosen))
-    }
-    kept = None
-    if keep_images:
-        kept = _engine.gather(s.images, np.arange(s.n))
-        for row, image in found.images.items():
-            kept[row] = image
-    return _Outcome(
+    length = np.where(found.seen.correct(s.labels[index]), np.inf, found.length).astype(np.float32)
+    reached = inside & (found.seen.prediction == targets[index])
+    is_ensemble = _survivors.is_ensemble(entry.attack)
+    return Outcome(
         correct=spread(correct, right),
         correct_8bit=spread(correct_8bit, right),
         prediction=spread(found.seen.prediction, clean.prediction),
         distance=spread(found.distance, np.full(s.n, np.nan, np.float32)),
-        moved=_moved(s, name, entry.attack, clean, progress_fn) if robust_risk else None,
         attacked=len(index),
         nonfinite=int(np.sum(~found.seen.finite)),
+        moved=_moved(s, name, entry, clean, progress_fn) if robust_risk else None,
+        length=spread(length, np.zeros(s.n, np.float32)) if _engine.is_minimum_norm(entry.attack) else None,
+        target=None if entry.target_fn is None else targets,
+        reached=None if entry.target_fn is None else reached,
+        broken_by=spread(broken_by, np.full(s.n, -1, np.int32)) if is_ensemble else None,
+        shares=shares,
         low=found.low,
         high=found.high,
         seconds=found.seconds,
         images_per_second=found.images_per_second,
         compiled=found.compiled,
-        images=kept,
-        seen=seen,
+        images=_all_images(s, found.images) if keep_images else None,
+        seen={
+            int(index[at]): Seen(
+                image=found.images[int(index[at])],
+                prediction=int(found.seen.prediction[at]),
+                confidence=float(found.seen.confidence[at]),
+            )
+            for at in np.flatnonzero(np.isin(index, chosen))
+        },
     )
 
 
-def _moved(s: Subject, name: str, attack: Attack, clean: Predictions, progress_fn) -> np.ndarray:
+def _targets(entry: EvalAttack, clean: Predictions, labels: np.ndarray) -> np.ndarray:
+    """What each image is led away from, or, of a targeted attack, to."""
+    if entry.target_fn is None:
+        return labels
+    targets = np.asarray(entry.target_fn(clean.logits, labels))
+    if targets.shape != labels.shape or not np.issubdtype(targets.dtype, np.integer):
+        raise ValueError(
+            f"Expected target_fn to give one integer class per image [{len(labels)}], got {targets.dtype} of "
+            f"shape {targets.shape}."
+        )
+    losses.check_labels(targets, clean.logits.shape[-1])
+    return targets.astype(np.int32)
+
+
+def _all_images(s: Subject, found: Mapping[int, np.ndarray]) -> np.ndarray:
+    """The images of the whole set, clean where they were not attacked."""
+    kept = _engine.gather(s.images, np.arange(s.n))
+    for row, image in found.items():
+        kept[row] = image
+    return kept
+
+
+def _moved(s: Subject, name: str, entry: EvalAttack, clean: Predictions, progress_fn) -> np.ndarray:
     """max over x' of 1{C(x') != C(x)}, eq. (3), for every image; the same draws as against the label."""
-    index = np.arange(s.n)
-    found = _engine.run_attack(s, name, attack, index, clean.prediction, progress_fn=progress_fn)
+    index, targets = np.arange(s.n), _targets(entry, clean, clean.prediction)
+    assert entry.attack is not None
+    found = _survivors.run_attack(s, name, entry.attack, index, targets, progress_fn=progress_fn).found
     return (~found.seen.correct(clean.prediction) | ~clean.finite) & found.inside()
 
 
-def _clean_outcome(s: Subject, clean: Predictions, robust_risk: bool) -> _Outcome:
-    right = clean.correct(s.labels)
-    rounded = [
-        _engine.predict(s, _engine.to_8bit(_engine.gather(s.images, rows))).correct(s.labels[rows])
-        for rows in np.split(np.arange(s.n), range(s.batch_size, s.n, s.batch_size))
-    ]
-    # The clean image is the only candidate, so nothing moves.
-    moved = ~clean.finite if robust_risk else None
-    return _Outcome(
-        right, np.concatenate(rounded), clean.prediction, np.zeros(s.n, np.float32), moved, 0,
-        int(np.sum(~clean.finite)), math.nan, math.nan, 0.0, 0.0, False, None, {},
-    )  # fmt: skip
-
-
-def _rate(name: str, hits: np.ndarray) -> dict[str, float]:
-    low, high = wilson_interval(int(hits.sum()), len(hits), CONFIDENCE)
-    return {name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}
-
-
-def _common(s: Subject, model_name: str, dataset_name: str) -> dict[str, Any]:
-    return {
-        "model": model_name, "dataset": dataset_name, "n": s.n, "seed": s.seed, "batch_size": s.batch_size,
-        "confidence": CONFIDENCE, "versions": _provenance.versions(), "hardware": _provenance.hardware(),
-    }  # fmt: skip
-
-
-def _risks(adv: np.ndarray, moved: np.ndarray | None, right: np.ndarray) -> dict[str, Any]:
-    """R_stand, R_adv and R_rob, and how many images break (6)."""
-    risks = {**_rate("r_stand", ~right), **_rate("r_adv", adv)}
-    if moved is None:
-        return {**risks, "r_rob": None, "r_rob_low": None, "r_rob_high": None, "identity_violations": None}
-    stand = ~right
-    violations = int(np.sum(adv != (stand | (right & moved))))
-    return {**risks, **_rate("r_rob", moved), "identity_violations": violations}
-
-
-def _row(
-    name: str, out: _Outcome, entry: EvalAttack, right: np.ndarray, common: dict[str, Any]
-) -> dict[str, Any]:
-    fooled = right & ~out.correct & np.isfinite(out.distance) if name != CLEAN else np.zeros_like(right)
-    distances = out.distance[fooled]
-    return {
-        "attack": name,
-        **common,
-        "attacked": out.attacked,
-        "every_image": entry.every_image,
-        "correct": int(out.correct.sum()),
-        **_rate("accuracy", out.correct),
-        "accuracy_8bit": float(out.correct_8bit.mean()),
-        **_risks(~out.correct | ~right, out.moved, right),
-        "distance_mean": float(distances.mean()) if distances.size else None,
-        "distance_median": float(np.median(distances)) if distances.size else None,
-        "outside": int(np.sum(out.distance > 1 + _engine.RADIUS_TOLERANCE)),
-        "pixel_low": None if math.isnan(out.low) else out.low,
-        "pixel_high": None if math.isnan(out.high) else out.high,
-        "nonfinite": out.nonfinite,
-        "radius": _provenance.radius_label(entry.attack),
-        "eps": _provenance.radii(entry.attack),
-        "config": _provenance.describe(entry.attack),
-        "seconds": round(out.seconds, 4),
-        "images_per_second": round(out.images_per_second, 2),
-        "compiled": out.compiled,
-    }
-
-
-def _worst_row(
-    outcomes: dict[str, _Outcome],
-    entries: Mapping[str, EvalAttack],
-    right: np.ndarray,
-    common: dict[str, Any],
-) -> dict[str, Any]:
-    """The per-example worst over all attacks, the clean image among the candidates."""
-    robust = np.logical_and.reduce([out.correct for out in outcomes.values()])
-    robust_8bit = np.logical_and.reduce([out.correct_8bit for out in outcomes.values()])
-    moves = [out.moved for out in outcomes.values() if out.moved is not None]
-    moved = np.logical_or.reduce(moves) if moves else None
-    return {
-        "attack": WORST,
-        **common,
-        "over": list(outcomes),
-        "radius": "",
-        "eps": [radius for name in outcomes for radius in _provenance.radii(entries[name].attack)],
-        "attacked": max(out.attacked for out in outcomes.values()),
-        "every_image": False,
-        "correct": int(robust.sum()),
-        **_rate("accuracy", robust),
-        "accuracy_8bit": float(robust_8bit.mean()),
-        **_risks(~robust, moved, right),
-        "nonfinite": sum(out.nonfinite for out in outcomes.values()),
-        "seconds": round(sum(out.seconds for out in outcomes.values()), 4),
-    }
-
-
-def _flags(s: Subject, outcomes: dict[str, _Outcome]) -> dict[str, np.ndarray]:
-    flags = {"label": s.labels}
-    for name, out in outcomes.items():
-        flags[f"correct/{name}"] = out.correct
-        flags[f"correct_8bit/{name}"] = out.correct_8bit
-        flags[f"prediction/{name}"] = out.prediction
-        flags[f"distance/{name}"] = out.distance
-        if out.moved is not None:
-            flags[f"moved/{name}"] = out.moved
-    flags[f"correct/{WORST}"] = np.logical_and.reduce([out.correct for out in outcomes.values()])
-    return flags
+def _clean_outcome(s: Subject, clean: Predictions, robust_risk: bool) -> Outcome:
+    """The clean images; they are the only candidates, so nothing moves."""
+    return Outcome(
+        correct=clean.correct(s.labels),
+        correct_8bit=_engine.predict_rows(s, np.arange(s.n), rounded=True).correct(s.labels),
+        prediction=clean.prediction,
+        distance=np.zeros(s.n, np.float32),
+        attacked=0,
+        nonfinite=int(np.sum(~clean.finite)),
+        moved=~clean.finite if robust_risk else None,
+    )
 
 
 def _first_of_each_class(s: Subject, right: np.ndarray, num: int) -> np.ndarray:
@@ -346,7 +265,7 @@ def _first_of_each_class(s: Subject, right: np.ndarray, num: int) -> np.ndarray:
 
 
 def _samples(
-    s: Subject, clean: Predictions, outcomes: dict[str, _Outcome], chosen: np.ndarray
+    s: Subject, clean: Predictions, outcomes: Mapping[str, Outcome], chosen: np.ndarray
 ) -> tuple[Sample, ...]:
     samples = []
     for i in map(int, chosen):
