@@ -9,11 +9,14 @@ from jaxrobust.attacks.apgd import APGD
 from jaxrobust.attacks.autoattack import Ensemble
 from jaxrobust.attacks.cw import CarliniWagner
 from jaxrobust.attacks.ddn import DDN
+from jaxrobust.attacks.fab import FAB
 from jaxrobust.attacks.grid import GridSearch
+from jaxrobust.attacks.joint import JointSearch
 from jaxrobust.attacks.mi_fgsm import MIFGSM
 from jaxrobust.attacks.pgd import PGD, fgsm
 from jaxrobust.attacks.random_search import RandomSearch
 from jaxrobust.attacks.sequence import Sequence
+from jaxrobust.attacks.square import Square
 
 ATTACKS = {
     "pgd": PGD,
@@ -21,10 +24,13 @@ ATTACKS = {
     "random_search": RandomSearch,
     "grid": GridSearch,
     "sequence": Sequence,
+    "joint": JointSearch,
     "apgd": APGD,
+    "square": Square,
     "cw": CarliniWagner,
     "ddn": DDN,
     "ensemble": Ensemble,
+    "fab": FAB,
 }
 STARTS = {"identity": identity_start, "uniform": uniform_start, "near": NearStart}
 GRADIENTS = {"exact": exact_gradient, "bpda": BPDA, "eot": EOT}
@@ -35,6 +41,7 @@ __all__ = [
     "BPDA",
     "DDN",
     "EOT",
+    "FAB",
     "GRADIENTS",
     "MIFGSM",
     "PGD",
@@ -42,9 +49,11 @@ __all__ = [
     "CarliniWagner",
     "Ensemble",
     "GridSearch",
+    "JointSearch",
     "NearStart",
     "RandomSearch",
     "Sequence",
+    "Square",
     "bpda",
     "eot",
     "exact_gradient",

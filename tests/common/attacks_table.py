@@ -1,26 +1,31 @@
 """One row or more for every registered attack, small: the shared tests walk this table."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from jaxrobust.attacks import (
     APGD,
     DDN,
+    FAB,
     MIFGSM,
     PGD,
     CarliniWagner,
     Ensemble,
     GridSearch,
+    JointSearch,
     RandomSearch,
     Sequence,
+    Square,
     fgsm,
     identity_start,
     near_start,
 )
-from jaxrobust.neighbourhoods import L2, Compose, LInf, RotationTranslation
+from jaxrobust.neighbourhoods import L2, ColourShift, Compose, LInf, RotationTranslation
 from jaxrobust.numerics import losses
 from jaxrobust.types import Attack
 
 MOVES = RotationTranslation(max_angle=30.0, max_shift=1.5)
+COLOURS = ColourShift(hue=180.0, saturation=1.0, brightness=0.3, contrast=1.0, grey=1.0)
 
 
 class Row(NamedTuple):
@@ -51,8 +56,55 @@ ATTACK_ROWS = (
     Row("apgd", "linf", APGD(neighbourhood=LInf(eps=0.2), steps=6)),
     Row("apgd", "l2-dlr-restarts", APGD(neighbourhood=L2(eps=0.7), steps=5, restarts=2, loss_fn=losses.dlr)),
     Row("apgd", "targets", APGD(neighbourhood=LInf(eps=0.2), steps=5, num_targets=9)),
+    Row("square", "linf", Square(neighbourhood=LInf(eps=0.2), queries=30)),
+    Row("square", "l2-restarts", Square(neighbourhood=L2(eps=0.9), queries=20, restarts=2)),
     Row("random_search", "poses", RandomSearch(neighbourhood=MOVES, num=5, chunk=2)),
     Row("grid", "poses", GridSearch(neighbourhood=MOVES, granularity=(3, 1, 5), chunk=4)),
+    Row("pgd", "colours", PGD(neighbourhood=COLOURS, steps=4, step_size=0.5, restarts=2), channels=3),
+    Row(
+        "pgd",
+        "colours-per-pixel",
+        PGD(neighbourhood=replace(COLOURS, per_pixel=True), steps=3, step_size=0.5),
+        channels=3,
+    ),
+    Row("random_search", "colours", RandomSearch(neighbourhood=COLOURS, num=6, chunk=4), channels=3),
+    Row("grid", "colours", GridSearch(neighbourhood=COLOURS, granularity=(5, 1, 3, 1, 2)), channels=3),
+    Row(
+        "joint",
+        "pixels-then-poses",
+        JointSearch(
+            neighbourhood=Compose(parts=(LInf(eps=0.1), MOVES)),
+            granularity=(1, 1, 5),
+            steps=2,
+            step_size=0.5,
+            chunk=2,
+        ),
+    ),
+    Row(
+        "joint",
+        "colours-then-l2",
+        JointSearch(
+            neighbourhood=Compose(parts=(COLOURS, L2(eps=0.5))),
+            granularity=(3, 1, 3, 1, 1),
+            steps=2,
+            step_size=0.5,
+            restarts=2,
+            start_fn=identity_start,
+        ),
+        channels=3,
+    ),
+    Row(
+        "sequence",
+        "colours-pixels-poses",
+        Sequence(
+            stages=(
+                PGD(neighbourhood=COLOURS, steps=2, step_size=0.5),
+                PGD(neighbourhood=LInf(eps=0.05), steps=2, step_size=0.5),
+                GridSearch(neighbourhood=MOVES, granularity=(1, 3, 1)),
+            )
+        ),
+        channels=3,
+    ),
     Row(
         "sequence",
         "pgd-then-grid",
@@ -93,4 +145,7 @@ ATTACK_ROWS = (
     ),
     Row("ddn", "l2", DDN(neighbourhood=L2(eps=1.0), steps=20)),
     Row("ddn", "unrounded", DDN(neighbourhood=L2(eps=1.0), steps=20, levels=None)),
+    Row("fab", "linf", FAB(neighbourhood=LInf(eps=0.2), steps=4)),
+    Row("fab", "l2-restarts", FAB(neighbourhood=L2(eps=0.7), steps=3, restarts=2, chunk=1)),
+    Row("fab", "linf-targets", FAB(neighbourhood=LInf(eps=0.2), steps=3, num_targets=9)),
 )
