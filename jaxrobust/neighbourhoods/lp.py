@@ -188,9 +188,9 @@ class L1:
         >>> import jax.numpy as jnp
         >>> from jaxrobust.types import Example
         >>> ball, ex = L1(eps=0.5), Example(jnp.full((1, 3, 1), 0.75), target=jnp.array(0))
-        >>> theta = ball.project(ex, jnp.array([[[2.0], [-0.5], [-0.25]]]))
-        >>> print(theta.ravel(), ball.distance(ex, theta))
-        [ 0.25 -0.25  0.  ] 1.0
+        >>> theta = ball.project(ex, jnp.array([[[2.0], [-0.5], [-0.125]]]))
+        >>> print(theta.ravel().round(6), ball.distance(ex, theta))
+        [ 0.25 -0.25 -0.  ] 1.0
     """
 
     eps: float | Array
