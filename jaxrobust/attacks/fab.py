@@ -69,7 +69,7 @@ class FAB:
     logits are known; the last search bisects 12 times, where the paper takes 3 steps of a secant method;
     restarts lie uniformly in the ball, not on its border; the projections are found by Newton's method, which
     ends exactly, instead of sorting (l_2, l_inf). `targeted` is ours: the plane is that between the
-    designated class and the largest other logit.
+    designated class and the largest other logit, or, with `num_targets`, each of the likeliest in turn.
 
     Args:
         neighbourhood: a ball of norm inf, 2 or 1, or a masked one: the norm that is minimised and where the
@@ -88,7 +88,7 @@ class FAB:
         targeted: `Example.target` is the designated class, to which the model is to be led.
 
     Raises:
-        ValueError: for another neighbourhood, numbers out of range, or `num_targets` > 0 with `targeted`.
+        ValueError: for another neighbourhood, or numbers out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -125,11 +125,6 @@ class FAB:
         _validate.within("eta", self.eta, 1.0, math.inf, "1 steps onto the plane, not over it.")
         _validate.within("beta", self.beta, 0.0, 1.0, "It is the share of the offset that is kept.")
         _validate.at_least("chunk", self.chunk, 1)
-        if self.targeted and self.num_targets:
-            raise ValueError(
-                f"Expected num_targets=0 where targeted=True, got num_targets={self.num_targets}: a targeted "
-                "attack has one designated class, its Example.target."
-            )
 
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
         """Attacks a batch; see `jaxrobust.types.Attack`."""
@@ -227,11 +222,11 @@ class FAB:
             there = jnp.isfinite(distance)
             return _Plane(select(there, weight, 0 * weight), gap, jnp.where(there, distance, jnp.inf))
 
+        if self.num_targets:
+            return plane(*((label, towards) if self.targeted else (towards, label)))
         if self.targeted:
             own = jax.nn.one_hot(label, num_classes, dtype=bool)
             return plane(label, jnp.argmax(jnp.where(own, -jnp.inf, logits), axis=-1))
-        if self.num_targets:
-            return plane(towards, label)
 
         chunk = min(self.chunk, num_classes - 1)
 
