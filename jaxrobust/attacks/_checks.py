@@ -18,3 +18,11 @@ def check_ball(value: Any, norms: tuple[float, ...]) -> None:
     check_neighbourhood(value)
     if not isinstance(value, Ball) or value.norm not in norms:
         raise ValueError(f"Expected a ball like {like}, got neighbourhood={value!r}.")
+
+
+def goals(attack: Any) -> set[bool]:
+    """The values of `targeted` in an attack, or in the stages or members that it is made of."""
+    parts = getattr(attack, "stages", ()) or getattr(attack, "attacks", ())
+    if parts:
+        return set().union(*(goals(part) for part in parts))
+    return {bool(attack.targeted)} if hasattr(attack, "targeted") else set()

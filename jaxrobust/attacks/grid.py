@@ -1,29 +1,16 @@
-"""Exhaustive search on a grid of poses (GridAdv of Engstrom et al., arXiv:1712.02779)."""
+"""Exhaustive search on a grid of poses or colours (GridAdv of Engstrom et al., arXiv:1712.02779)."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import jax
 
 from jaxrobust import _validate
 from jaxrobust.attacks._checks import check_neighbourhood
+from jaxrobust.attacks._grids import Gridded, check_granularity, has_grid
 from jaxrobust.attacks._search import search
 from jaxrobust.attacks._worst import to_result
 from jaxrobust.numerics.losses import cross_entropy
-from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn, Theta
-
-
-@runtime_checkable
-class Gridded(Neighbourhood, Protocol):
-    """A neighbourhood of so few dimensions that a grid can cover it."""
-
-    def grid(self, granularity: tuple[int, int, int]) -> Theta:
-        """Thetas with a leading axis `[n]`."""
-        ...
-
-    def scaled(self, factor: float | Array) -> "Gridded":
-        """This neighbourhood with every radius multiplied by `factor`."""
-        ...
+from jaxrobust.types import Array, AttackResult, Example, LossFn, ScoreFn, Theta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,41 +19,46 @@ class GridSearch:
 
     $\theta^* = \arg\max_{\theta \in G} L(f(T(x; \theta)), y)$.
 
-    A misclassified pose beats any correct one; among equals the highest loss wins, then the first in the
-    grid's order. The defaults are the 5 x 5 x 31 = 775 poses of arXiv:1712.02779, the identity among them. A
-    limit of 0 in the neighbourhood leaves its axis out, which gives the rotation-only and translation-only
-    forms.
+    A misclassified point beats any correct one; among equals the highest loss wins, then the first in the
+    grid's order. The default granularity is for poses: the 5 x 5 x 31 = 775 of arXiv:1712.02779, the identity
+    among them. A limit of 0 in the neighbourhood leaves its axis out, which gives the rotation-only and
+    translation-only forms.
 
     Args:
-        neighbourhood: one with a grid, e.g. `RotationTranslation`.
-        granularity: numbers of values along (down, right, angle), each >= 1.
+        neighbourhood: one with a grid: `RotationTranslation`, or `ColourShift` of the whole image.
+        granularity: numbers of values along the neighbourhood's `grid_axes`, each >= 1: (down, right, angle)
+            of poses, (hue, saturation, brightness, contrast, grey) of colours.
         loss_fn: what is compared; larger is worse for the model.
-        chunk: poses scored at once, >= 1; changes time and memory, not the result.
+        chunk: points scored at once, >= 1; changes time and memory, not the result.
         targeted: `Example.target` is the designated class, to which the model is to be led.
 
     Raises:
-        ValueError: for a neighbourhood without a grid, a granularity or a chunk below 1.
+        ValueError: for a neighbourhood without a grid, a granularity that does not fit it, a chunk below 1.
+
+    Example:
+        >>> from jaxrobust.neighbourhoods import ColourShift
+        >>> shifts = ColourShift(brightness=0.2, grey=1.0)
+        >>> greys = GridSearch(neighbourhood=shifts, granularity=(1, 1, 5, 1, 3))
+        >>> GridSearch(neighbourhood=shifts)
+        Traceback (most recent call last):
+        ValueError: Expected granularity to be a tuple of 5 numbers of values (hue, saturation, brightness, \
+contrast, grey), got (5, 5, 31).
     """
 
     neighbourhood: Gridded
-    granularity: tuple[int, int, int] = (5, 5, 31)
+    granularity: tuple[int, ...] = (5, 5, 31)
     loss_fn: LossFn = cross_entropy
     chunk: int = 5
     targeted: bool = False
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)
-        if not isinstance(self.neighbourhood, Gridded):
+        if not has_grid(self.neighbourhood):
             raise ValueError(
                 f"Expected a neighbourhood with a grid, got {self.neighbourhood!r}. Use RotationTranslation, "
-                "or RandomSearch for neighbourhoods of many dimensions."
+                "ColourShift of the whole image, or RandomSearch for neighbourhoods of many dimensions."
             )
-        if not isinstance(self.granularity, tuple) or len(self.granularity) != 3:
-            raise ValueError(
-                f"Expected granularity to be a tuple (down, right, angle), got {self.granularity!r}."
-            )
-        for number in self.granularity:
-            _validate.at_least("granularity", number, 1, "1 leaves that motion out.")
+        check_granularity(self.granularity, self.neighbourhood.grid_axes)
         _validate.at_least("chunk", self.chunk, 1)
 
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.attacks._checks import goals
 from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.attacks._worst import select
 from jaxrobust.types import Array, Attack, AttackResult, Example, ScoreFn, Theta
+
+# float32 images exceed their radius by up to 3e-8, which is 8e-6 radii at eps = 1/255.
+_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +28,29 @@ class Sequence:
     is the identity. (A stage of one's own that has no `neighbourhood` keeps the theta it tried.) This reads
     `found` of every stage, which costs a forward pass where a stage has `keep_worst=False`.
 
+    A minimum-norm stage looks beyond its radius. What it finds counts only within it (up to 1e-5, rounding);
+    elsewhere, as where it finds nothing, the stage does nothing to that row. It does not raise the loss of a
+    row that it cannot fool, so such a stage stands best last.
+
     Args:
-        stages: the attacks, first run first; at least one.
+        stages: the attacks, first run first; at least one. All lead away from `Example.target`, or all are
+            targeted and lead to it.
 
     Raises:
-        ValueError: for no stages, or a stage that is no attack.
+        ValueError: for no stages, a stage that is no attack, or targeted and untargeted stages together.
+
+    Example:
+        >>> from jaxrobust.attacks import PGD, GridSearch
+        >>> from jaxrobust.neighbourhoods import ColourShift, LInf, RotationTranslation
+        >>> attack = Sequence(
+        ...     stages=(
+        ...         PGD(neighbourhood=LInf(eps=8 / 255)),
+        ...         GridSearch(neighbourhood=RotationTranslation(max_angle=30.0, max_shift=3.0)),
+        ...         PGD(neighbourhood=ColourShift(hue=30.0, brightness=0.1)),
+        ...     )
+        ... )
+        >>> attack.scaled(0.5).stages[2].neighbourhood
+        ColourShift(hue=15.0, saturation=0.0, brightness=0.05, contrast=0.0, grey=0.0, per_pixel=False)
     """
 
     stages: tuple[Attack, ...]
@@ -39,15 +61,23 @@ class Sequence:
         for stage in self.stages:
             if isinstance(stage, type) or not isinstance(stage, Attack):
                 raise ValueError(f"Expected every stage to be an attack, got {stage!r}.")
+        if len(goals(self)) > 1:
+            raise ValueError(
+                "Expected stages that are all targeted or all untargeted, got both: they share one "
+                "Example.target, which means different things to them."
+            )
 
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
         """Attacks a batch; see `jaxrobust.types.Attack`."""
         results: list[AttackResult] = []
         for i, stage in enumerate(self.stages):
             result = stage(fold_rows(keys, i), score_fn, example)
+            fooled = results[-1].found if results else jnp.zeros_like(result.found)
+            if getattr(stage, "minimum_norm", False):
+                beyond = result.distance > 1 + _TOLERANCE
+                result = _withdrawn(beyond, fooled, stage, result, example)
             if results:
-                undone = results[-1].found & ~result.found
-                result = _withdrawn(undone, stage, result, example)
+                result = _withdrawn(fooled & ~result.found, fooled, stage, result, example)
             results.append(result)
             example = example._replace(image=result.image)
         nonfinite = [result.nonfinite for result in results if result.nonfinite is not None]
@@ -64,12 +94,14 @@ class Sequence:
         return Sequence(stages=tuple(stage.scaled(factor) for stage in self.stages))
 
 
-def _withdrawn(rows: Array, stage: Attack, result: AttackResult, example: Example) -> AttackResult:
-    """The stage's result, with the identity in these `rows`, whose image is known to fool the model."""
+def _withdrawn(
+    rows: Array, fooled: Array, stage: Attack, result: AttackResult, example: Example
+) -> AttackResult:
+    """The stage's result, with the identity in these `rows`; `fooled` says of which the image fools."""
     return result._replace(
         image=select(rows, example.image, result.image),
         theta=select(rows, _identity(stage, result.theta, example), result.theta),
-        found=rows | result.found,
+        found=jnp.where(rows, fooled, result.found),
         distance=jnp.where(rows, 0.0, result.distance),
     )
 
