@@ -1,7 +1,8 @@
 """The random shapes of the Square Attack, arXiv:1912.00049, each on one image.
 
 The side of a window is traced, so that one program serves the whole schedule: shapes are functions of every
-pixel's place, not slices.
+pixel's place, not slices. All that a proposal draws comes from one call, as each call of a counter-based
+generator costs as much compilation as the rest.
 """
 
 import jax
@@ -29,7 +30,7 @@ def sides(queries: int, p_init: float, shape: tuple[int, int], *, odd: bool) -> 
 
 def stripes(key: Array, image: Array, eps: float | Array) -> Array:
     """The l_inf start: vertical stripes of width 1, each of a random sign per channel."""
-    return eps * _signs(key, (1, *image.shape[1:])) * jnp.ones_like(image)
+    return eps * _signs(jax.random.uniform(key, (1, *image.shape[1:]))) * jnp.ones_like(image)
 
 
 def square(key: Array, theta: Array, side: Array, eps: float | Array) -> Array:
@@ -37,9 +38,9 @@ def square(key: Array, theta: Array, side: Array, eps: float | Array) -> Array:
 
     (Adding +-2 eps and clipping to +-eps, as the paper has it, is this.)
     """
-    place_key, sign_key = jax.random.split(key)
-    row, column = _local(_corner(place_key, theta, side), theta)
-    return jnp.where(_inside(row, column, side), eps * _signs(sign_key, theta.shape[2:]), theta)
+    place, chance = jnp.split(jax.random.uniform(key, (2 + theta.shape[2],)), [2])
+    row, column = _local(_corner(place, theta, side), theta)
+    return jnp.where(_inside(row, column, side), eps * _signs(chance), theta)
 
 
 def tiles(key: Array, image: Array, eps: float | Array) -> Array:
@@ -50,34 +51,35 @@ def tiles(key: Array, image: Array, eps: float | Array) -> Array:
     height, width, channels = image.shape
     side = max(min(height, width) // _TILES, 1)
     down, right = height // side, width // side
-    sign_key, turn_key = jax.random.split(key)
+    chance = jax.random.uniform(key, (down, right, channels + 1))
     corner = jnp.array([(height - down * side) // 2, (width - right * side) // 2])
     row, column = _local(corner, image)
     covered = (row >= 0) & (row < down * side) & (column >= 0) & (column < right * side)
     tile = (jnp.clip(row // side, 0, down - 1), jnp.clip(column // side, 0, right - 1))
-    signs = _signs(sign_key, (down, right, channels))[tile[0][..., 0], tile[1][..., 0]]
-    turned = jax.random.bernoulli(turn_key, shape=(down, right))[tile]
+    chance = chance[tile[0][..., 0], tile[1][..., 0]]
+    signs, turned = _signs(chance[..., 1:]), chance[..., :1] < 0.5
     shape = jnp.where(covered, _pyramids(row % side, column % side, side, turned), 0.0)
     return eps * _unit(signs * shape, axes=(0, 1, 2))
 
 
 def windows(key: Array, theta: Array, side: Array, eps: float | Array) -> Array:
     """Alg. 3: the length in two windows, and what is unused, goes to the first; the second becomes 0."""
-    first_key, second_key, sign_key, turn_key = jax.random.split(key, 4)
-    row, column = _local(_corner(first_key, theta, side), theta)
+    drawn = jax.random.uniform(key, (5 + theta.shape[2],))
+    here, there, turn, chance = jnp.split(drawn, [2, 4, 5])
+    row, column = _local(_corner(here, theta, side), theta)
     first = _inside(row, column, side)
-    second = _inside(*_local(_corner(second_key, theta, side), theta), side)
-    turned = jax.random.bernoulli(turn_key)
-    fresh = _unit(jnp.where(first, _pyramids(row, column, side, turned), 0.0))
-    mixed = _signs(sign_key, theta.shape[2:]) * fresh + _unit(jnp.where(first, theta, 0.0))
+    second = _inside(*_local(_corner(there, theta, side), theta), side)
+    fresh = _unit(jnp.where(first, _pyramids(row, column, side, turn < 0.5), 0.0))
+    mixed = _signs(chance) * fresh + _unit(jnp.where(first, theta, 0.0))
     unused = jnp.maximum(eps**2 - (theta**2).sum(), 0.0)
     freed = jnp.where(first | second, theta**2, 0.0).sum(axis=(0, 1))
     content = _unit(mixed) * jnp.sqrt(freed + unused / theta.shape[2])
     return jnp.where(first, content, jnp.where(second, 0.0, theta))
 
 
-def _signs(key: Array, shape: tuple[int, ...]) -> Array:
-    return jax.random.rademacher(key, shape, jnp.float32)
+def _signs(chance: Array) -> Array:
+    """-1 or 1 for uniform draws."""
+    return jnp.where(chance < 0.5, -1.0, 1.0)
 
 
 def _unit(shape: Array, axes: tuple[int, ...] = (0, 1)) -> Array:
@@ -86,10 +88,10 @@ def _unit(shape: Array, axes: tuple[int, ...] = (0, 1)) -> Array:
     return shape / jnp.where(length > 0, length, 1.0)
 
 
-def _corner(key: Array, image: Array, side: Array) -> Array:
-    """A random corner such that the window lies in the image: (row, column)."""
-    room = jnp.array(image.shape[:2]) - side + 1
-    return jax.random.randint(key, (2,), 0, room)
+def _corner(place: Array, image: Array, side: Array) -> Array:
+    """The (row, column) from which on a window lies in the image, for two uniform draws."""
+    room = jnp.array(image.shape[:2]) - side
+    return jnp.minimum((place * (room + 1)).astype(jnp.int32), room)
 
 
 def _local(corner: Array, image: Array) -> tuple[Array, Array]:
