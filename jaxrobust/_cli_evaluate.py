@@ -12,7 +12,8 @@ from jaxrobust import _cli_common as common
 @click.option(
     "--attacks",
     metavar="NAMES",
-    help="Separated by commas, also as a table prints them; default the experiment's own.",
+    help="Attacks and suites separated by commas, also as a table prints them (see `jaxrobust list attacks`, "
+    "`list suites`); default the experiment's own.",
 )
 @click.option(
     "--dataset",
@@ -28,6 +29,8 @@ from jaxrobust import _cli_common as common
     help="Radius of the run's pixel ball, in pixels of [0, 1]: l_inf unless the experiment says l2; "
     "default the run's.",
 )
+@click.option("--eps-l2", type=float, help="Radius of l2 attacks, in pixels; default the run's.")
+@click.option("--eps-l0", type=int, help="Pixels that sparse attacks may change; default the run's.")
 @click.option("--max-angle", type=float, help="Degrees; default the run's.")
 @click.option("--max-shift", type=float, help="Pixels; default the run's.")
 @click.option("--steps", type=int, help="Steps of PGD; default the suite's.")
@@ -39,6 +42,18 @@ from jaxrobust import _cli_common as common
     "--allow-batch-dependent",
     is_flag=True,
     help="Warn, not stop, where the model's logits of an image depend on the others of its batch.",
+)
+@click.option(
+    "--save-adversarial",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Keep the adversarial images, float and 8-bit, in this file (a folder: in adversarial.npz there).",
+)
+@click.option(
+    "--adversarial",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Attack nothing: measure the model on images that --save-adversarial kept.",
 )
 @click.option("--no-curves", is_flag=True, help="Leave accuracy against the radius out of the report.")
 @click.option(
@@ -54,8 +69,9 @@ from jaxrobust import _cli_common as common
     help="Checkpoint of RUN.",
 )
 def evaluate(
-    run, attacks, dataset, size, channels, num, data_dir, eps, max_angle, max_shift, steps, restarts,
-    batch_size, seed, robust_risk, allow_batch_dependent, no_curves, report, which,
+    run, attacks, dataset, size, channels, num, data_dir, eps, eps_l2, eps_l0, max_angle, max_shift, steps,
+    restarts, batch_size, seed, robust_risk, allow_batch_dependent, save_adversarial, adversarial, no_curves,
+    report, which,
 ):  # fmt: skip
     """Measure a run, or one checkpoint of it, under attack.
 
@@ -67,6 +83,10 @@ def evaluate(
       jaxrobust evaluate runs/digits_srt-seed0
       jaxrobust evaluate runs/digits_srt-seed0 --attacks none,fgsm,pgd:steps=100,restarts=5 --eps 0.1
       jaxrobust evaluate runs/digits_srt-seed0 --attacks "none,PGD-40 (restarts=5)"
+      jaxrobust evaluate runs/digits_srt-seed0 --attacks table3,fab.l2,cw:searches=9,steps=1000
+      jaxrobust evaluate runs/digits_srt-seed0 --attacks "pgd>grid_adv>colour,pgd:target=least_likely"
+      jaxrobust evaluate runs/digits_srt-seed0 --save-adversarial images.npz
+      jaxrobust evaluate runs/digits_at-seed0 --adversarial images.npz
       jaxrobust evaluate runs/mine --dataset npz:other.npz --report out/
       jaxrobust evaluate runs/mine --dataset folder:photos --size 8 --channels 1
     """
@@ -75,30 +95,44 @@ def evaluate(
     loaded = experiments.load_run(run, which=which)
     changes = {
         "eps": eps,
+        "eps_l2": eps_l2,
+        "eps_l0": eps_l0,
         "max_angle": max_angle,
         "max_shift": max_shift,
         "steps": steps,
         "restarts": restarts,
     }
+    changes = {key: value for key, value in changes.items() if value is not None}
     folder = report or loaded.folder / "evaluation"
-    found = experiments.evaluate_run(
-        loaded,
-        attacks=common.names(attacks),
-        dataset=dataset,
-        num=num,
-        data_dir=data_dir,
-        changes={key: value for key, value in changes.items() if value is not None},
-        batch_size=batch_size,
-        seed=seed,
-        robust_risk=robust_risk,
-        curves=not no_curves,
-        size=size,
-        channels=channels,
-        refuse_batch_dependent=not allow_batch_dependent,
-        log_fn=common.say,
-    )
+    if adversarial is not None:
+        _refuse_beside_adversarial(
+            {"--attacks": attacks, "--dataset": dataset, "--save-adversarial": save_adversarial, **changes}
+        )
+        found = experiments.evaluate_stored(
+            loaded, adversarial, num=num, batch_size=batch_size, log_fn=common.say
+        )
+        folder = report or loaded.folder / "evaluation" / adversarial.stem
+    else:
+        found = experiments.evaluate_run(
+            loaded,
+            attacks=common.names(attacks),
+            dataset=dataset,
+            num=num,
+            data_dir=data_dir,
+            changes=changes,
+            batch_size=batch_size,
+            seed=seed,
+            robust_risk=robust_risk,
+            curves=not no_curves,
+            size=size,
+            channels=channels,
+            refuse_batch_dependent=not allow_batch_dependent,
+            save_adversarial=save_adversarial,
+            log_fn=common.say,
+        )
     common.say(evaluation.rows_table(found))
-    common.say(evaluation.verdicts_table(found))
+    if found.verdicts:
+        common.say(evaluation.verdicts_table(found))
     evaluation.write_report(
         found,
         folder,
@@ -107,6 +141,14 @@ def evaluate(
         facts={"checkpoint": f"step {loaded.step}", "training": experiments.summary(loaded.experiment)},
     )
     common.say(f"Report: {folder / 'report.html'}")
+
+
+def _refuse_beside_adversarial(options: dict) -> None:
+    """Stored images are what they are: options that would make others are refused."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        names = ", ".join(name if name.startswith("--") else f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"--adversarial takes images and radii from its file; leave out {names}.")
 
 
 @click.command()

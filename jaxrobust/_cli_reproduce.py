@@ -8,7 +8,16 @@ import click
 
 from jaxrobust import _cli_common as common
 
-KINDS = ("attacks", "objectives", "models", "datasets", "neighbourhoods", "experiments", "reproductions")
+KINDS = (
+    "attacks",
+    "suites",
+    "objectives",
+    "models",
+    "datasets",
+    "neighbourhoods",
+    "experiments",
+    "reproductions",
+)
 
 
 @click.command()
@@ -75,7 +84,11 @@ def _members(kind: str) -> dict[str, str]:
     }
     if kind == "attacks":
         named = {name: _first_line(member) for name, member in attacks.ATTACKS.items()}
-        return {**named, "for evaluate --attacks": ", ".join(evaluation.SUITE_NAMES)}
+        written = {f"--attacks {name}": f"{e.title}: {e.about}" for name, e in evaluation.SUITE.items()}
+        return {**named, **written}
+    if kind == "suites":
+        suites = evaluation.SUITES.items()
+        return {f"--attacks {name}": f"{one.about} ({', '.join(one.names)})" for name, one in suites}
     return {name: _first_line(member) for name, member in tables[kind].items()}
 
 

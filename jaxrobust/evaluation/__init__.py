@@ -1,11 +1,33 @@
 """Evaluation: risks under attack, trust checks, accuracy against radius, and the report that shows them."""
 
-from jaxrobust.evaluation._types import CLEAN, WORST, Curve, EvalAttack, Level, Report, Sample, Seen, Verdict
-from jaxrobust.evaluation.curves import accuracy_curve
+from jaxrobust.evaluation._types import (
+    CLEAN,
+    WORST,
+    Curve,
+    EvalAttack,
+    Level,
+    Report,
+    Sample,
+    Seen,
+    TargetFn,
+    Verdict,
+)
+from jaxrobust.evaluation.adversarial_sets import (
+    AdversarialSet,
+    StoredAttack,
+    evaluate_adversarial,
+    load_adversarial,
+    save_adversarial,
+)
+from jaxrobust.evaluation.breakage import Breakage, breakage
+from jaxrobust.evaluation.curves import accuracy_curve, curve_of
+from jaxrobust.evaluation.names import parse, split_names, suite
 from jaxrobust.evaluation.report import Paths, write_report
 from jaxrobust.evaluation.robust import evaluate
-from jaxrobust.evaluation.suites import SUITE, THREATS, ThreatModel, parse, split_names, suite
+from jaxrobust.evaluation.suites import SUITE, SUITES
 from jaxrobust.evaluation.table import comparison_table, rows_table, verdicts_table
+from jaxrobust.evaluation.targets import TARGETS, least_likely, next_class, runner_up
+from jaxrobust.evaluation.threats import THREATS, Colours, Lengths, ThreatModel
 from jaxrobust.evaluation.trust import CHECKS
 
 # As a table prints them; upper case and hyphens are free.
@@ -15,23 +37,39 @@ __all__ = [
     "CHECKS",
     "CLEAN",
     "SUITE",
+    "SUITES",
     "SUITE_NAMES",
+    "TARGETS",
     "THREATS",
     "WORST",
+    "AdversarialSet",
+    "Breakage",
+    "Colours",
     "Curve",
     "EvalAttack",
+    "Lengths",
     "Level",
     "Paths",
     "Report",
     "Sample",
     "Seen",
+    "StoredAttack",
+    "TargetFn",
     "ThreatModel",
     "Verdict",
     "accuracy_curve",
+    "breakage",
     "comparison_table",
+    "curve_of",
     "evaluate",
+    "evaluate_adversarial",
+    "least_likely",
+    "load_adversarial",
+    "next_class",
     "parse",
     "rows_table",
+    "runner_up",
+    "save_adversarial",
     "split_names",
     "suite",
     "verdicts_table",

@@ -204,7 +204,7 @@ def predict_set(s: Subject) -> Predictions:
 
 
 def predict_rows(s: Subject, index: np.ndarray, *, rounded: bool = False) -> Predictions:
-    """The model's answers to clean images of the set, or to their 8-bit roundings, gathered batch by batch."""
+    """The model's answers to clean images, or to their 8-bit roundings, gathered batch by batch."""
     starts = range(0, len(index), s.batch_size)
     parts = [gather(s.images, index[at : at + s.batch_size]) for at in starts]
     return _joined([predict(s, to_8bit(part) if rounded else part) for part in parts])

@@ -73,12 +73,10 @@ def _ball(attack) -> float | None:
     A minimum-norm attack is none: it stops at the boundary, wherever that is. Neither is a targeted one,
     which the checks would lead to the label.
     """
-    ball = getattr(attack, "neighbourhood", None)
-    if (
-        _engine.is_minimum_norm(attack)
-        or is_targeted(attack)
-        or getattr(ball, "norm", 0) not in (2, math.inf)
-    ):
+    ball: Any = getattr(attack, "neighbourhood", None)
+    if _engine.is_minimum_norm(attack) or is_targeted(attack):
+        return None
+    if getattr(ball, "norm", None) not in (2, math.inf):
         return None
     return float(ball.eps) if ball.eps and getattr(attack, "steps", 0) and attack.steps >= 5 else None
 
@@ -103,7 +101,7 @@ def huge_radius(view: View) -> Verdict:
     """At a radius that reaches any image, accuracy falls to chance or below; if not, gradients are masked."""
     fallback: tuple[str, Any] = ("PGD", PGD(neighbourhood=LInf(eps=1.0), steps=20, step_size=0.1))
     name, attack = _main_attack(view) or fallback
-    diameter = 1.0 if isinstance(attack.neighbourhood, LInf) else math.sqrt(np.prod(view.images.shape[1:]))
+    diameter = 1.0 if attack.neighbourhood.norm == math.inf else math.sqrt(np.prod(view.images.shape[1:]))
     stays = _accuracy_under(view, name, attack, factor=diameter / attack.neighbourhood.eps)
     accuracy, chance = float(stays.mean()), 1 / view.subject.model.num_classes
     unit = f"accuracy under {name} at a radius of {diameter:.3g}"

@@ -114,7 +114,7 @@ def radius_label(attack: Any) -> str:
 
 
 def single_ball(attack: Any) -> Any | None:
-    """The one ball that an attack looks in, which its radius is known by; None for composites and geometry."""
+    """The one ball that an attack looks in; None for composites and geometry."""
     found = neighbourhoods(attack)
     return found[0] if found and isinstance(found[0], Ball) and len(set(found)) == 1 else None
 

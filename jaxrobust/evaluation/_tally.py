@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
     images_per_second: float = 0.0
     compiled: bool = False
     images: np.ndarray | None = None
-    seen: Mapping[int, Seen] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    seen: Mapping[int, Seen] = {}
 
 
 def common(s: Subject, model_name: str, dataset_name: str) -> dict[str, Any]:

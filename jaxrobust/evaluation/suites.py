@@ -1,89 +1,68 @@
-"""From the names of a table's columns to attacks: `PGD-40`, `GridAdv.R`, `pgd:steps=100,restarts=5`.
+"""The attacks that `--attacks` takes by name, and the suites of them that stand for several.
 
-A `ThreatModel` holds the radii and the lengths; nothing is guessed from the images. `THREATS` has those of
-the published settings under their names.
+An entry says how an attack is printed, which parameters it takes of the threat model, and how it is built;
+`names.parse` reads what is typed.
 """
 
-import dataclasses
-import math
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from jaxrobust import _validate
-from jaxrobust.attacks import MIFGSM, PGD, GridSearch, RandomSearch, Sequence, fgsm
-from jaxrobust.evaluation._types import CLEAN, EvalAttack
-from jaxrobust.neighbourhoods import NEIGHBOURHOODS, RotationTranslation
+from jaxrobust import attacks
+from jaxrobust.attacks import PGD, GridSearch, RandomSearch, Sequence
+from jaxrobust.evaluation._types import CLEAN
+from jaxrobust.evaluation.threats import ThreatModel
+from jaxrobust.neighbourhoods import NEIGHBOURHOODS, ColourShift, Compose, RotationTranslation
+from jaxrobust.numerics import losses
+from jaxrobust.types import Ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThreatModel:
-    """The radii that a model is tried at, and how long the attacks look.
+class Entry:
+    """One attack by name.
 
     Args:
-        eps: pixel radius of `ball`, in pixels of [0, 1].
-        ball: `linf` or `l2`, a name of `NEIGHBOURHOODS`.
-        steps: of PGD. step_size: in radii, of PGD. restarts: of PGD.
-        mi_steps, decay: of MI-FGSM, whose step is 1 / mi_steps radii.
-        max_angle: degrees. max_shift: pixels; 0 leaves the motion out.
-        num_random: draws of RandAdv.
-        granularity: of GridAdv, values of (shift down, shift right, angle).
-
-    >>> ThreatModel(eps=8 / 255).steps
-    40
+        title: as tables print it.
+        about: what it is, in a line.
+        params: what may be written after the name, and the field of the threat model that it sets; `@l2` is
+            the field that has the radius of that ball. Where two set one field, the first is printed.
+        build_fn: makes the attack; None for the clean image.
+        every_image: as in `EvalAttack`.
+        length: the parameter that a number after the name sets, as in `PGD-100`.
+        shows_length: whether that number is printed even where it is the threat model's own.
     """
 
-    eps: float
-    ball: str = "linf"
-    steps: int = 40
-    step_size: float = 1 / 30
-    restarts: int = 1
-    mi_steps: int = 10
-    decay: float = 1.0
-    max_angle: float = 30.0
-    max_shift: float = 3.0
-    num_random: int = 10
-    granularity: tuple[int, int, int] = (5, 5, 31)
-
-    def __post_init__(self):
-        _validate.positive("eps", self.eps, "Use the attack 'none' for clean accuracy.")
-        _validate.member("ball", self.ball, {"linf": None, "l2": None})
-        if self.ball == "linf":
-            _validate.within(
-                "eps", self.eps, 0.0, 1.0, "Pixels are in [0, 1]; 8 levels of 255 are eps=8/255."
-            )
-        _validate.positive("step_size", self.step_size, "It is in radii, e.g. 1/30.")
-        for name in ("steps", "restarts", "mi_steps", "num_random"):
-            _validate.at_least(name, getattr(self, name), 1)
-        _validate.non_negative("decay", self.decay)
-        _validate.non_negative("max_angle", self.max_angle, "It is in degrees.")
-        _validate.non_negative("max_shift", self.max_shift, "It is in pixels.")
-        if not isinstance(self.granularity, tuple) or len(self.granularity) != 3:
-            raise ValueError(
-                f"Expected granularity as three numbers of values (down, right, angle), like (5, 5, 31), got "
-                f"granularity={self.granularity!r}."
-            )
-        for count in self.granularity:
-            _validate.at_least("granularity", count, 1)
+    title: str
+    about: str
+    build_fn: Callable[[ThreatModel], Any]
+    params: Mapping[str, str] = field(default_factory=dict)
+    every_image: bool = False
+    length: str | None = None
+    shows_length: bool = False
 
 
-THREATS = {
-    # CN111401445A and arXiv 2003.06974: eps 0.3, 40 steps of 0.01; +-30 degrees, +-3 pixels, 5 x 5 x 31.
-    "mnist": ThreatModel(eps=0.3, steps=40, step_size=1 / 30),
-    # The source's radius 0.031 (not 8/255), with 20 steps of 0.003 as TRADES evaluates (arXiv 1901.08573).
-    "cifar10": ThreatModel(eps=0.031, steps=20, step_size=0.003 / 0.031),
-    # Our choice for 8x8 images; a whole pixel of eight leaves no model any accuracy.
-    "digits": ThreatModel(eps=0.15, steps=40, step_size=1 / 30, max_angle=10.0, max_shift=0.5),
-}
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Several attacks under one name, which expands in place."""
+
+    about: str
+    names: tuple[str, ...]
 
 
-def _pixel_ball(t: ThreatModel):
+def _ball(t: ThreatModel) -> Ball:
     return NEIGHBOURHOODS[t.ball](eps=t.eps)
 
 
-def _pgd(t: ThreatModel) -> PGD:
-    return PGD(neighbourhood=_pixel_ball(t), steps=t.steps, step_size=t.step_size, restarts=t.restarts)
+def _l2(t: ThreatModel) -> Ball:
+    return NEIGHBOURHOODS["l2"](eps=t.radius("l2"))
+
+
+def _l0(t: ThreatModel) -> Ball:
+    return NEIGHBOURHOODS["l0"](eps=t.radius("l0"))
+
+
+def _pgd(t: ThreatModel, **options: Any) -> PGD:
+    return PGD(neighbourhood=_ball(t), steps=t.steps, step_size=t.step_size, restarts=t.restarts, **options)
 
 
 def _motion(t: ThreatModel, *, rotate: bool = True, translate: bool = True) -> RotationTranslation:
@@ -102,190 +81,252 @@ def _random(t: ThreatModel, **which: bool) -> RandomSearch:
     return RandomSearch(neighbourhood=_motion(t, **which), num=t.num_random)
 
 
-_PGD_FIELDS = ("eps", "ball", "steps", "step_size", "restarts")
-_ANGLE, _SHIFT, _GRID = ("max_angle",), ("max_shift",), ("granularity",)
+def _colour(t: ThreatModel) -> GridSearch | PGD:
+    """A grid over whole-image shifts; per pixel, which has too many, ascent."""
+    c = t.colours
+    shift = ColourShift(**vars(c))
+    if c.per_pixel:
+        return PGD(neighbourhood=shift, steps=t.lengths.colour_steps, step_size=0.25)
+    return GridSearch(neighbourhood=shift, granularity=t.lengths.colour_granularity)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """One name of the suite: how it is printed, what it reads of the threat model, and how it is built."""
-
-    title: str
-    fields: tuple[str, ...]
-    build_fn: Callable[[ThreatModel], Any]
-    every_image: bool = False
+def _joint(t: ThreatModel) -> attacks.JointSearch:
+    return attacks.JointSearch(
+        neighbourhood=Compose(parts=(_ball(t), _motion(t))),
+        granularity=t.lengths.joint_granularity,
+        steps=t.lengths.joint_steps,
+    )
 
 
-_MI_FIELDS = ("eps", "ball", "mi_steps", "decay")
-_COMPOSITE = _PGD_FIELDS + _ANGLE + _SHIFT + _GRID
-_RAND = ("num_random",)
+def _cw(t: ThreatModel) -> attacks.CarliniWagner:
+    k = t.lengths
+    return attacks.CarliniWagner(
+        neighbourhood=_l2(t),
+        searches=k.cw_searches,
+        steps=k.cw_steps,
+        learning_rate=k.cw_learning_rate,
+        initial_const=k.cw_initial_const,
+    )
 
-SUITE: dict[str, _Entry] = {
-    "none": _Entry(title=CLEAN, fields=(), build_fn=lambda t: None),
-    "fgsm": _Entry(title="FGSM", fields=("eps", "ball"), build_fn=lambda t: fgsm(_pixel_ball(t))),
-    "pgd": _Entry(title="PGD", fields=_PGD_FIELDS, build_fn=_pgd),
-    "mi_fgsm": _Entry(
+
+def _apgd(t: ThreatModel, **options: Any) -> attacks.APGD:
+    k = t.lengths
+    return attacks.APGD(neighbourhood=_ball(t), steps=k.apgd_steps, restarts=k.apgd_restarts, **options)
+
+
+def _fab(t: ThreatModel, **options: Any) -> attacks.FAB:
+    k = t.lengths
+    return attacks.FAB(neighbourhood=_ball(t), steps=k.fab_steps, restarts=k.fab_restarts, **options)
+
+
+def _autoattack(t: ThreatModel) -> attacks.Ensemble:
+    from jaxrobust.attacks.autoattack import autoattack
+
+    k = t.lengths
+    return autoattack(_ball(t), steps=k.aa_steps, queries=k.aa_queries, num_targets=k.targets)
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+_BALL = _same("eps", "ball")
+_PGD = _BALL | _same("steps", "step_size", "restarts")
+_MOVES, _GRID = _same("max_angle", "max_shift"), _same("granularity")
+_NUM = {"num_random": "num_random", "num": "num_random"}
+_APGD = _BALL | {"steps": "lengths.apgd_steps", "restarts": "lengths.apgd_restarts"}
+_FAB = _BALL | {"steps": "lengths.fab_steps", "restarts": "lengths.fab_restarts"}
+_TARGETS = {"targets": "lengths.targets"}
+_COLOUR = {f: f"colours.{f}" for f in ("hue", "saturation", "brightness", "contrast", "grey", "per_pixel")}
+
+
+def _poses(kind: str, title: str, about: str, build_fn: Callable, params: dict[str, str]) -> dict[str, Entry]:
+    """The full form of an attack over poses, and those of rotation and of translation alone."""
+    angle, shift = _same("max_angle"), _same("max_shift")
+    return {
+        kind: Entry(title=title, about=about, params=_MOVES | params, build_fn=build_fn, every_image=True),
+        f"{kind}.r": Entry(
+            title=f"{title}.R",
+            about=f"{title} without translations.",
+            params=angle | params,
+            build_fn=lambda t: build_fn(t, translate=False),
+            every_image=True,
+        ),
+        f"{kind}.t": Entry(
+            title=f"{title}.T",
+            about=f"{title} without rotations.",
+            params=shift | params,
+            build_fn=lambda t: build_fn(t, rotate=False),
+            every_image=True,
+        ),
+    }
+
+
+SUITE: dict[str, Entry] = {
+    "none": Entry(title=CLEAN, about="The clean images.", build_fn=lambda t: None),
+    "fgsm": Entry(
+        title="FGSM",
+        about="One step of the whole radius.",
+        params=_BALL,
+        build_fn=lambda t: attacks.fgsm(_ball(t)),
+    ),
+    "pgd": Entry(
+        title="PGD",
+        about="Projected gradient ascent on the cross-entropy.",
+        params=_PGD,
+        build_fn=_pgd,
+        length="steps",
+        shows_length=True,
+    ),
+    "mi_fgsm": Entry(
         title="MI-FGSM",
-        fields=_MI_FIELDS,
-        build_fn=lambda t: MIFGSM(neighbourhood=_pixel_ball(t), steps=t.mi_steps, decay=t.decay),
+        about="Iterated FGSM with momentum.",
+        params=_BALL | {"steps": "mi_steps", "mi_steps": "mi_steps", "decay": "decay"},
+        build_fn=lambda t: attacks.MIFGSM(neighbourhood=_ball(t), steps=t.mi_steps, decay=t.decay),
+        length="steps",
     ),
-    "rand_adv": _Entry(title="RandAdv", fields=_ANGLE + _SHIFT + _RAND, build_fn=_random, every_image=True),
-    "rand_adv.r": _Entry(
-        title="RandAdv.R",
-        fields=_ANGLE + _RAND,
-        build_fn=lambda t: _random(t, translate=False),
-        every_image=True,
+    "cw_ball": Entry(
+        title="C&W-ball",
+        about="The margin loss of C&W, ascended by PGD inside the threat's ball.",
+        params=_PGD,
+        build_fn=lambda t: _pgd(t, loss_fn=losses.margin),
+        length="steps",
     ),
-    "rand_adv.t": _Entry(
-        title="RandAdv.T",
-        fields=_SHIFT + _RAND,
-        build_fn=lambda t: _random(t, rotate=False),
-        every_image=True,
+    "apgd_ce": Entry(
+        title="APGD-CE",
+        about="Auto-PGD on the cross-entropy.",
+        params=_APGD,
+        build_fn=_apgd,
+        length="steps",
     ),
-    "grid_adv": _Entry(title="GridAdv", fields=_ANGLE + _SHIFT + _GRID, build_fn=_grid, every_image=True),
-    "grid_adv.r": _Entry(
-        title="GridAdv.R",
-        fields=_ANGLE + _GRID,
-        build_fn=lambda t: _grid(t, translate=False),
-        every_image=True,
+    "apgd_dlr": Entry(
+        title="APGD-DLR",
+        about="Auto-PGD on the difference-of-logits ratio.",
+        params=_APGD,
+        build_fn=lambda t: _apgd(t, loss_fn=losses.dlr),
+        length="steps",
     ),
-    "grid_adv.t": _Entry(
-        title="GridAdv.T",
-        fields=_SHIFT + _GRID,
-        build_fn=lambda t: _grid(t, rotate=False),
-        every_image=True,
+    "apgd_t": Entry(
+        title="APGD-T",
+        about="Auto-PGD towards each of the likeliest other classes.",
+        params=_APGD | _TARGETS,
+        build_fn=lambda t: _apgd(t, num_targets=t.lengths.targets),
+        length="steps",
+    ),
+    "square": Entry(
+        title="Square",
+        about="Random search with squares, no gradients.",
+        params=_BALL | {"queries": "lengths.queries"},
+        build_fn=lambda t: attacks.Square(neighbourhood=_ball(t), queries=t.lengths.queries),
+        length="queries",
+    ),
+    "autoattack": Entry(
+        title="AutoAttack",
+        about="APGD-CE, APGD-T, FAB-T and Square, each on what is left.",
+        params=_BALL | {"steps": "lengths.aa_steps", "queries": "lengths.aa_queries"} | _TARGETS,
+        build_fn=_autoattack,
+    ),
+    "cw": Entry(
+        title="C&W",
+        about="The nearest image in l2, by penalised descent.",
+        params={
+            "eps": "@l2",
+            "searches": "lengths.cw_searches",
+            "steps": "lengths.cw_steps",
+            "learning_rate": "lengths.cw_learning_rate",
+            "initial_const": "lengths.cw_initial_const",
+        },
+        build_fn=_cw,
+    ),
+    "ddn": Entry(
+        title="DDN",
+        about="The nearest image in l2, direction and norm apart.",
+        params={"eps": "@l2", "steps": "lengths.ddn_steps"},
+        build_fn=lambda t: attacks.DDN(neighbourhood=_l2(t), steps=t.lengths.ddn_steps),
+        length="steps",
+    ),
+    "fab": Entry(
+        title="FAB",
+        about="The nearest image in the threat's norm, along decision boundaries.",
+        params=_FAB,
+        build_fn=_fab,
+        length="steps",
+    ),
+    "fab_t": Entry(
+        title="FAB-T",
+        about="FAB towards each of the likeliest other classes.",
+        params=_FAB | _TARGETS,
+        build_fn=lambda t: _fab(t, num_targets=t.lengths.targets),
+        length="steps",
+    ),
+    "jsma": Entry(
+        title="JSMA",
+        about="Few changed pixels, in pairs by saliency.",
+        params={"eps": "@l0", "upsilon": "lengths.upsilon"},
+        build_fn=lambda t: attacks.JSMA(neighbourhood=_l0(t), upsilon=t.lengths.upsilon),
+    ),
+    "pointwise": Entry(
+        title="Point-wise",
+        about="Few changed pixels, from salt and pepper back, no gradients.",
+        params={"eps": "@l0", "starts": "lengths.starts", "bisections": "lengths.bisections"},
+        build_fn=lambda t: attacks.PointWise(
+            neighbourhood=_l0(t), starts=t.lengths.starts, bisections=t.lengths.bisections
+        ),
+    ),
+    **_poses("rand_adv", "RandAdv", "The worst of some random poses.", _random, _NUM),
+    **_poses("grid_adv", "GridAdv", "The worst of a grid of poses.", _grid, _GRID),
+    "colour": Entry(
+        title="Colour",
+        about="The worst colour shift: of a grid, or per pixel by ascent.",
+        params=_COLOUR | {"granularity": "lengths.colour_granularity", "steps": "lengths.colour_steps"},
+        build_fn=_colour,
     ),
     # Composite T1 of the source: pixels first, then geometry; and T2: geometry first.
-    "pgd_plus": _Entry(
-        title="PGD+", fields=_COMPOSITE, build_fn=lambda t: Sequence(stages=(_pgd(t), _grid(t)))
+    "pgd_plus": Entry(
+        title="PGD+",
+        about="PGD, then GridAdv on its images.",
+        params=_PGD | _MOVES | _GRID,
+        build_fn=lambda t: Sequence(stages=(_pgd(t), _grid(t))),
     ),
-    "grid_adv_plus": _Entry(
-        title="GridAdv+", fields=_COMPOSITE, build_fn=lambda t: Sequence(stages=(_grid(t), _pgd(t)))
+    "grid_adv_plus": Entry(
+        title="GridAdv+",
+        about="GridAdv, then PGD on its images.",
+        params=_PGD | _MOVES | _GRID,
+        build_fn=lambda t: Sequence(stages=(_grid(t), _pgd(t))),
+    ),
+    "joint": Entry(
+        title="Joint",
+        about="Pixels and pose together: PGD through the warp at every pose of a grid.",
+        params=_BALL | _MOVES | {"granularity": "lengths.joint_granularity", "steps": "lengths.joint_steps"},
+        build_fn=_joint,
     ),
 }
-_LENGTHS = {"pgd": "steps", "mi_fgsm": "mi_steps"}
 
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_\-]", "", name.lower()).replace("plus", "+")
-
-
-_BY_PLAIN = {_plain(name): name for name in SUITE} | {"clean": "none", "natural": "none"}
-
-
-def _real(text: str) -> float:
-    """A finite number, or the quotient of two."""
-    top, slash, bottom = text.partition("/")
-    number = float(top) / float(bottom) if slash else float(top)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def _value(field: str, text: str, known: Any) -> Any:
-    """A parameter's value as its field's type; `8/255` and `5x5x31` are understood."""
-    try:
-        if isinstance(known, tuple):
-            return tuple(int(part) for part in re.split(r"[x×]", text))
-        if isinstance(known, int):
-            return int(text)
-        return _real(text) if isinstance(known, float) else text
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"Expected {field} like {known!r}, got {text!r}.") from None
-
-
-def _overrides(entry: _Entry, text: str, threat: ThreatModel, aliases: dict[str, str]) -> dict[str, Any]:
-    found = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
-        field, equals, value = (part.strip() for part in pair.partition("="))
-        field = aliases.get(field, field)
-        if not equals or field not in entry.fields:
-            known = ", ".join(entry.fields) or "no parameters"
-            raise ValueError(f"Unknown parameter {pair!r} of {entry.title}. It takes: {known}.")
-        found[field] = _value(field, value, getattr(threat, field))
-    return found
-
-
-def parse(text: str, threat: ThreatModel) -> tuple[str, EvalAttack]:
-    """One attack by name: `pgd`, `PGD-40`, `GridAdv.R`, `pgd:steps=100,restarts=5`, `fgsm:eps=8/255`.
-
-    Upper and lower case, hyphens and underscores do not matter, and the printed name reads back. What is not
-    given comes from `threat`.
-
-    Args:
-        text: name, optionally `-STEPS` (PGD, MI-FGSM), optionally `:field=value,...`.
-        threat: radii and lengths.
-
-    Returns:
-        The name as a table prints it, equal for equal attacks, and the attack.
-
-    Raises:
-        ValueError: unknown name or parameter, listing the known ones.
-
-    >>> parse("pgd:steps=100,restarts=5", ThreatModel(eps=0.3))[0]
-    'PGD-100 (restarts=5)'
-    >>> parse("GridAdv.R", ThreatModel(eps=0.3))[1].every_image
-    True
-    """
-    # The printed form, `NAME (field=value, ...)`, reads back.
-    written = re.sub(r"\s*\((.*)\)$", r":\1", text.strip())
-    head, _, tail = written.partition(":")
-    plain, length = _plain(head), None
-    if plain not in _BY_PLAIN and (match := re.fullmatch(r"(.*?)(\d+)", plain)):
-        plain, length = match[1], int(match[2])
-    name = _BY_PLAIN.get(plain, plain)
-    if name not in SUITE or (length is not None and name not in _LENGTHS):
-        known = ", ".join(entry.title for entry in SUITE.values())
-        raise ValueError(f"Unknown attack {text!r}. Known: {known} (PGD-40 or pgd:steps=40 sets the length).")
-    entry = SUITE[name]
-    aliases = {"steps": _LENGTHS.get(name, "steps"), "num": "num_random"}
-    given: dict[str, Any] = {} if length is None else {_LENGTHS[name]: length}
-    given |= _overrides(entry, tail, threat, aliases)
-    changed = dataclasses.replace(threat, **given)
-    return _title(name, threat, changed), EvalAttack(entry.build_fn(changed), every_image=entry.every_image)
-
-
-def _title(name: str, threat: ThreatModel, changed: ThreatModel) -> str:
-    """The printed name: PGD always with its length, the others with what differs from the threat model."""
-    entry, shown = SUITE[name], _LENGTHS.get(name)
-    title = entry.title
-    if shown and (name == "pgd" or getattr(changed, shown) != getattr(threat, shown)):
-        title = f"{title}-{getattr(changed, shown)}"
-    others = [field for field in entry.fields if field != shown]
-    different = [field for field in others if getattr(changed, field) != getattr(threat, field)]
-    listed = ", ".join(f"{field}={_text(getattr(changed, field))}" for field in different)
-    return f"{title} ({listed})" if listed else title
-
-
-def _text(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
-
-
-def split_names(text: str) -> list[str]:
-    """A list of attacks as it is typed: commas part the attacks, but not the parameters of one.
-
-    Raises:
-        ValueError: where there is no name in it.
-
-    >>> split_names("none, pgd:steps=100,restarts=5, PGD-40 (restarts=5, eps=0.1),GridAdv.R")
-    ['none', 'pgd:steps=100,restarts=5', 'PGD-40 (restarts=5, eps=0.1)', 'GridAdv.R']
-    """
-    found: list[str] = []
-    for part in re.findall(r"(?:\([^)]*\)|[^,])+", text):
-        # `restarts=5` belongs to the attack before it.
-        if found and re.match(r"\s*\w+\s*=", part):
-            found[-1] += f",{part.strip()}"
-        elif part.strip():
-            found.append(part.strip())
-    if not found:
-        raise ValueError("Expected at least one name, separated by commas; see `jaxrobust list attacks`.")
-    return found
-
-
-def suite(names: Iterable[str], threat: ThreatModel) -> dict[str, EvalAttack]:
-    """Attacks by name, in order, for `robust.evaluate`; see `parse`.
-
-    >>> list(suite(["none", "fgsm", "pgd", "RandAdv"], ThreatModel(eps=0.3)))
-    ['none', 'FGSM', 'PGD-40', 'RandAdv']
-    """
-    return dict(parse(name, threat) for name in names)
+SUITES: dict[str, Suite] = {
+    "table3": Suite(
+        about="Attacks on pixels: Table 3 of arXiv 2003.06974, C&W in both of its readings.",
+        names=("none", "fgsm", "pgd", "mi_fgsm", "jsma", "cw_ball", "cw", "pointwise", "ddn"),
+    ),
+    "table6": Suite(
+        about="Attacks by rotation and translation: Table 6 of arXiv 2003.06974.",
+        names=("none", "rand_adv", "grid_adv", "rand_adv.t", "grid_adv.t", "rand_adv.r", "grid_adv.r"),
+    ),
+    "autoattack": Suite(
+        about="AutoAttack 'standard' (arXiv 2003.01690), with what each member broke.",
+        names=("none", "autoattack"),
+    ),
+    "composite": Suite(
+        about="Several changes, one after the other, in the order of the name.",
+        names=(
+            "none",
+            "pgd",
+            "grid_adv",
+            "pgd_plus",
+            "grid_adv_plus",
+            "colour",
+            "pgd>colour",
+            "colour>pgd",
+            "pgd>grid_adv>colour",
+        ),
+    ),
+}

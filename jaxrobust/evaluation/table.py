@@ -22,6 +22,9 @@ def _interval(row: dict, name: str = "accuracy") -> str:
 def rows_table(report: Report) -> Table:
     """One model: a row per attack with accuracy, its interval, the risks and the speed, in percent.
 
+    Where there are such attacks: the median minimum norm in its own units, the share that reached its target,
+    and under an ensemble a line per member.
+
     Args:
         report: what `robust.evaluate` gave.
 
@@ -33,7 +36,8 @@ def rows_table(report: Report) -> Table:
     table = Table(title=title, caption="Percent; intervals: Wilson, 95%. every: counts every image.")
     for column in ("attack", "radius"):
         table.add_column(column)
-    columns = ("accuracy", "interval", "8-bit", "R_adv", "R_rob", "distance", "images/s")
+    shown = _extra_columns(report)
+    columns = ("accuracy", "interval", "8-bit", "R_adv", "R_rob", "distance", *shown, "images/s")
     for column in columns:
         table.add_column(column, justify="right")
     for row in report.rows:
@@ -49,10 +53,42 @@ def rows_table(report: Report) -> Table:
             _percent(row["r_adv"]),
             _percent(row["r_rob"]),
             "–" if distance is None else f"{distance:.2f}",
+            *(_EXTRA[column](row) for column in shown),
             f"{speed:,.0f}" if speed else "–",
             style="bold" if row["attack"] == WORST else None,
         )
+        for share in row.get("broken_by") or ():
+            broke = f"broke {share['broken']:,} of {share['attacked']:,}"
+            table.add_row(f"  {share['member']}", broke, style="dim")
     return table
+
+
+def _median_norm(row: dict) -> str:
+    """`1.24`, or `–` where there is none; `none found` in half of the images or more is infinitely far."""
+    if not row.get("minimum_norm"):
+        return "–"
+    return "∞" if row["norm_median"] is None else f"{row['norm_median']:.3g}"
+
+
+_EXTRA = {
+    "median norm": _median_norm,
+    "on target": lambda row: _percent(row.get("targeted_success")),
+    "of source": lambda row: _percent(_left(row.get("broken_by_source"))),
+}
+
+
+def _left(broken: float | None) -> float | None:
+    return None if broken is None else 1 - broken
+
+
+def _extra_columns(report: Report) -> list[str]:
+    """The columns that only some attacks have."""
+    wanted = {
+        "median norm": any(row.get("minimum_norm") for row in report.rows),
+        "on target": any(row.get("targeted_success") is not None for row in report.rows),
+        "of source": any(row.get("broken_by_source") is not None for row in report.rows),
+    }
+    return [column for column, is_wanted in wanted.items() if is_wanted]
 
 
 def comparison_table(reports: Sequence[Report]) -> Table:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxrobust.experiments import digits_demo, srt_mnist
 from jaxrobust.experiments.codec import dumps, from_json, loads, to_json
 from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment
-from jaxrobust.experiments.judge import Prediction, evaluate_run, predict
+from jaxrobust.experiments.judge import Prediction, evaluate_run, evaluate_stored, predict
 from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
 from jaxrobust.experiments.run import Run, is_finished, load_run, train
@@ -27,6 +27,7 @@ __all__ = [
     "apply_overrides",
     "dumps",
     "evaluate_run",
+    "evaluate_stored",
     "from_json",
     "get",
     "is_finished",

@@ -36,6 +36,7 @@ def evaluate_run(
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     refuse_batch_dependent: bool = True,
+    save_adversarial: str | os.PathLike | None = None,
     log_fn: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Measures a run on test images.
@@ -47,16 +48,18 @@ def evaluate_run(
             run's own, as it was at training.
         num: the first so many test images; None for all.
         data_dir: the folder of prepared sets; None reads TFDS_DATA_DIR.
-        changes: fields of the experiment's `ThreatModel` to replace, e.g. `{"eps": 0.1}`.
+        changes: fields of the experiment's `ThreatModel` to replace, e.g. `{"eps": 0.1}`. Radii of other
+            balls that it lacks are those of `THREATS` under the name of the run's data set.
         batch_size: rows per compiled call.
         seed: of the attacks.
         robust_risk: also R_rob, eq. (3).
-        curves: also accuracy against radius under PGD and GridAdv, where they are among the attacks, on the
-            first 500 images.
+        curves: also accuracy against radius: under PGD and GridAdv, where they are among the attacks, on the
+            first 500 images; under minimum-norm attacks, whose one run has it, on all.
         name: of the model in the report; None for the folder's.
         size, channels: as `data.load` takes them; None for what the run's own images were made.
         refuse_batch_dependent: raise where the logits of an image depend on its batch; False warns.
-        log_fn: receives a line where class names of another set differ.
+        save_adversarial: an .npz file, or a folder, for the adversarial images; None keeps none.
+        log_fn: receives a line where class names of another set differ, and where images were saved.
 
     Returns:
         The `Report`.
@@ -65,7 +68,7 @@ def evaluate_run(
         ValueError: for unknown attacks, radii out of range, images that do not fit the model, or the run's
             own set where it is no longer what it was at training.
     """
-    threat = dataclasses.replace(run.experiment.threat, **(changes or {}))
+    threat = dataclasses.replace(_threat(run), **(changes or {}))
     names = tuple(run.experiment.attacks if attacks is None else attacks)
     suite = evaluation.suite(names, threat)
     found = _test_set(run, dataset, data_dir, {"size": size, "channels": channels}, log_fn)
@@ -85,13 +88,84 @@ def evaluate_run(
         seed=seed,
         robust_risk=robust_risk,
         refuse_batch_dependent=refuse_batch_dependent,
+        keep_images=save_adversarial is not None,
         model_name=name or run.folder.name,
         dataset_name=found.name,
+        fingerprint=found.fingerprint,
         class_names=run.class_names,
     )
+    if save_adversarial is not None:
+        file = evaluation.save_adversarial(report, Path(save_adversarial), images)
+        log_fn(f"Adversarial images: {file}")
+        report = dataclasses.replace(report, images={})
     if not curves:
         return report
-    return dataclasses.replace(report, curves=_curves(run, names, threat, images, labels, rows, seed))
+    drawn = _curves(run, names, threat, images, labels, rows, seed)
+    nearest = [row["attack"] for row in report.rows if row["minimum_norm"]]
+    return dataclasses.replace(
+        report, curves=(*drawn, *(evaluation.curve_of(report, attack) for attack in nearest))
+    )
+
+
+def evaluate_stored(
+    run: Run,
+    path: str | os.PathLike,
+    *,
+    num: int | None = None,
+    batch_size: int = 250,
+    name: str | None = None,
+    log_fn: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """What a run makes of saved adversarial images, of its own or of another model.
+
+    Args:
+        run: from `load_run` or `train`.
+        path: the file, or its folder.
+        num: the first so many images; None for all.
+        batch_size, name: as in `evaluate_run`.
+        log_fn: receives a line where the images are of other data than the run was trained on, or name their
+            classes otherwise.
+
+    Raises:
+        ValueError: for a file that is none, or images that do not fit the model.
+    """
+    stored = evaluation.load_adversarial(Path(path))
+    if num is not None:
+        _validate.at_least("num", num, 1)
+        stored = stored.first(num)
+    if stored.clean.shape[1:] != tuple(run.model.image_shape):
+        raise ValueError(
+            f"{path} has images {list(stored.clean.shape[1:])}, the model takes "
+            f"{list(run.model.image_shape)}; save them from a model of this shape."
+        )
+    fingerprint = stored.about["fingerprint"]
+    if fingerprint and run.fingerprint and fingerprint != run.fingerprint:
+        log_fn(
+            f"Warning: {path} was made of {stored.about['dataset']} (fingerprint {fingerprint}), the run was "
+            f"trained on other data ({run.fingerprint}): its images may have been among them."
+        )
+    if tuple(stored.about["class_names"]) != tuple(run.class_names):
+        log_fn(
+            f"Warning: {path} names its classes otherwise than the run's data; labels are compared by index."
+        )
+    rows = min(batch_size, len(stored.labels))
+    return evaluation.evaluate_adversarial(
+        run.model, run.params, run.stats, stored, batch_size=rows, model_name=name or run.folder.name
+    )
+
+
+def _threat(run: Run) -> ThreatModel:
+    """The run's threat model, with the published radii of its data set where it has none of a ball."""
+    own, dataset = run.experiment.threat, run.experiment.data.dataset
+    known = evaluation.THREATS.get(dataset.partition(":")[0].partition("/")[0])
+    if known is None:
+        return own
+    lacking = {
+        name: getattr(known, name)
+        for name in ("eps_linf", "eps_l2", "eps_l0")
+        if getattr(own, name) is None and name != f"eps_{own.ball}"
+    }
+    return dataclasses.replace(own, **lacking)
 
 
 def _test_set(

@@ -31,6 +31,11 @@ class Linear(NamedTuple):
         return np.where(self.labels == 1, 1, -1) * self.score
 
     @property
+    def nearest(self) -> np.ndarray:
+        """||x' - x||_2 of the nearest adversarial image, 0 where the model is wrong already."""
+        return np.maximum(self.margin, 0) / np.linalg.norm(np.asarray(self.params["w"], np.float64))
+
+    @property
     def slope(self) -> float:
         """||w||_1: what one unit of l_inf radius takes off a margin."""
         return float(np.abs(self.params["w"]).sum())

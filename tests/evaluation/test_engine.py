@@ -1,12 +1,16 @@
-"""Pixels as training sees them, and what is kept of attacked images."""
+"""Pixels as training sees them, what is kept of attacked images, and ensembles over what is left."""
+
+import itertools
 
 import jax
 import numpy as np
+import pytest
 
-from jaxrobust.attacks import fgsm
+from jaxrobust.attacks import PGD, Ensemble, RandomSearch, fgsm
 from jaxrobust.data import to_float
-from jaxrobust.evaluation import EvalAttack, _engine, evaluate
-from jaxrobust.neighbourhoods import LInf
+from jaxrobust.evaluation import EvalAttack, _engine, _survivors, accuracy_curve, evaluate, next_class
+from jaxrobust.neighbourhoods import L2, LInf
+from tests.evaluation.stand_ins import Boundary
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
 
@@ -44,3 +48,85 @@ def test_only_the_rows_asked_for_are_kept(linear):
     for sample in few.samples:
         np.testing.assert_array_equal(sample.attacked["a"].image, whole.images["a"][sample.index])
     assert few.row("a")["pixel_low"] == whole.row("a")["pixel_low"]
+
+
+RANDOM = RandomSearch(neighbourhood=LInf(eps=0.1), num=2)
+NEAR = Boundary(neighbourhood=L2(eps=0.08))
+WEAK = fgsm(LInf(eps=0.02))
+FINAL = PGD(neighbourhood=LInf(eps=0.06), steps=2, step_size=0.7)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        (RANDOM, NEAR, WEAK, FINAL),
+        (Ensemble(attacks=(WEAK, RANDOM)), Ensemble(attacks=(Ensemble(attacks=(NEAR,)), FINAL))),
+    ],
+    ids=["flat", "nested"],
+)
+@pytest.mark.parametrize("batch_size", [7, 53])
+def test_an_ensemble_over_the_survivors_is_the_ensemble_inside_jit(linear, members, batch_size):
+    s = _engine.subject(
+        linear.model, linear.params, {}, linear.images, linear.labels, batch_size=batch_size, seed=3
+    )
+    ensemble, index = Ensemble(attacks=members), np.arange(3, s.n)
+    inside = _engine.run_attack(s, "e", ensemble, index, s.labels[index], keep=range(s.n))
+    outside = _survivors.run_attack(s, "e", ensemble, index, s.labels[index], keep=range(s.n))
+    found = outside.found
+    np.testing.assert_array_equal(found.seen.prediction, inside.seen.prediction)
+    np.testing.assert_allclose(found.distance, inside.distance, atol=1e-6)
+    assert sorted(found.images) == sorted(inside.images) == index.tolist()
+    for row, image in inside.images.items():
+        np.testing.assert_allclose(found.images[row], image, atol=1e-6, err_msg=str(row))
+    np.testing.assert_array_equal(outside.broken_by >= 0, found.seen.prediction != s.labels[index])
+    assert [share.broken for share in outside.shares] == [
+        int(np.sum(outside.broken_by == at)) for at in range(4)
+    ]
+
+
+def test_members_see_what_the_members_before_them_left(linear):
+    members = (WEAK, NEAR, FINAL)
+    report = evaluate(
+        linear.model, linear.params, {}, linear.images, linear.labels,
+        {"e": EvalAttack(Ensemble(attacks=members)), "last": EvalAttack(FINAL)},
+        batch_size=16, seed=0, trust_checks=False,
+    )  # fmt: skip
+    row, right = report.row("e"), linear.margin > 0
+    shares = row["broken_by"]
+    assert [share["member"] for share in shares] == ["PGD", "Boundary", "PGD"]
+    assert shares[0]["attacked"] == right.sum() == row["attacked"]
+    for before, after in itertools.pairwise(shares):
+        assert after["attacked"] == before["attacked"] - before["broken"]
+    weak = right & (linear.margin <= 0.02 * linear.slope)
+    near = right & (1.001 * linear.nearest <= 0.08) & ~weak
+    assert [share["broken"] for share in shares[:2]] == [weak.sum(), near.sum()]
+    np.testing.assert_array_equal(report.flags["broken_by/e"] == 1, near)
+    assert row["correct"] == shares[-1]["attacked"] - shares[-1]["broken"]
+    assert report.row("last")["broken_by"] is None
+    assert row["radius"] == "ℓ∞ 0.02 or ℓ2 0.08 or ℓ∞ 0.06"
+    assert not row["minimum_norm"] and row["outside"] == 0
+
+
+def test_an_ensemble_has_a_curve_and_a_targeted_form(linear):
+    arguments = (linear.model, linear.params, {}, linear.images, linear.labels)
+    options = {"batch_size": 16, "seed": 0}
+    ensemble = Ensemble(attacks=(WEAK, FINAL))
+    row = evaluate(*arguments, {"e": EvalAttack(ensemble)}, trust_checks=False, **options).row("e")
+    curve = accuracy_curve(*arguments, EvalAttack(ensemble), name="e", factors=(0.5, 1.0), **options)
+    assert curve.accuracy[-1] == row["accuracy"] < curve.accuracy[0]
+    led = Ensemble(attacks=tuple(type(m)(**{**vars(m), "targeted": True}) for m in (WEAK, FINAL)))
+    to = evaluate(
+        *arguments, {"e": EvalAttack(led, target_fn=next_class)}, trust_checks=False, **options
+    ).row("e")
+    # Of two classes the other one is the target.
+    assert to["correct"] == row["correct"]
+    assert to["targeted_success"] == pytest.approx(1 - row["correct"] / row["attacked"])
+
+
+def test_nothing_compiles_twice_for_what_is_left(linear):
+    arguments = (linear.model, linear.params, {}, linear.images, linear.labels)
+    attacks = {"e": EvalAttack(Ensemble(attacks=(WEAK, NEAR, FINAL)))}
+    evaluate(*arguments, attacks, batch_size=8, seed=0, trust_checks=False)
+    compiled = _engine.num_compiled()
+    evaluate(*arguments, attacks, batch_size=8, seed=1, trust_checks=False)
+    assert _engine.num_compiled() == compiled

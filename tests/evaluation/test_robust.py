@@ -7,12 +7,23 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from jaxrobust.attacks import PGD, RandomSearch, fgsm
-from jaxrobust.evaluation import EvalAttack, Level, _engine, evaluate
+from jaxrobust.attacks import PGD, RandomSearch, Sequence, fgsm
+from jaxrobust.evaluation import (
+    EvalAttack,
+    Level,
+    _engine,
+    breakage,
+    curve_of,
+    evaluate,
+    least_likely,
+    next_class,
+)
 from jaxrobust.models import from_callable
-from jaxrobust.neighbourhoods import LInf
+from jaxrobust.neighbourhoods import L2, LInf
 from jaxrobust.types import AttackResult, Model, Outputs
+from tests.evaluation.stand_ins import Boundary
 
+SHAPE = (3, 4, 1)
 EPS = 0.05
 PGD_5 = PGD(neighbourhood=LInf(eps=EPS), steps=5, step_size=0.5)
 FGSM = fgsm(LInf(eps=EPS))
@@ -403,3 +414,160 @@ def test_a_model_that_answers_nan_off_the_clean_images_is_not_robust(linear, att
     assert row["nonfinite"] == row["attacked"]
     verdicts = {verdict.check: verdict.level for verdict in report.verdicts}
     assert verdicts["finite_logits"] == Level.FAIL
+
+
+BUDGET = 0.1
+
+
+@pytest.fixture(scope="module")
+def nearest(linear):
+    """A minimum-norm attack of which the true lengths are known, and a weak attack beside it."""
+    weak = EvalAttack(fgsm(LInf(eps=0.005)))
+    attacks = {"near": EvalAttack(Boundary(neighbourhood=L2(eps=BUDGET))), "weak": weak}
+    return run(linear, attacks, trust_checks=True, keep_images=True)
+
+
+def test_a_minimum_norm_attack_counts_what_it_found_within_the_budget(linear, nearest):
+    expected = linear.nearest * 1.001 > BUDGET
+    assert 0 < expected.sum() < (linear.margin > 0).sum()
+    row = nearest.row("near")
+    assert row["correct"] == expected.sum()
+    assert (row["minimum_norm"], row["norm"], row["radius"]) == (True, 2, "ℓ2 0.1")
+    assert row["distance_median"] <= 1
+    weak, worst = nearest.row("weak"), nearest.row("worst")
+    assert not weak["minimum_norm"] and weak["norm"] == "inf"
+    assert weak["found"] is weak["norm_median"] is None
+    together = expected & nearest.flags["correct/weak"]
+    assert worst["correct"] == together.sum()
+    json.dumps([*nearest.rows], allow_nan=False)
+
+
+def test_minimum_norms_are_those_of_the_linear_model(linear, nearest):
+    right = linear.margin > 0
+    lengths = nearest.flags["length/near"]
+    np.testing.assert_allclose(lengths, linear.nearest * 1.001, rtol=1e-4, atol=1e-6)
+    row = nearest.row("near")
+    assert row["found"] == 1.0
+    assert row["norm_median"] == pytest.approx(np.median(1.001 * linear.nearest[right]), rel=1e-4)
+    assert row["norm_mean"] == pytest.approx(np.mean(1.001 * linear.nearest[right]), rel=1e-4)
+
+
+def test_what_lies_beyond_the_budget_is_no_fault_of_a_minimum_norm_attack(nearest):
+    assert nearest.row("near")["outside"] == 0
+    verdicts = {verdict.check: verdict.level for verdict in nearest.verdicts}
+    assert verdicts["result_bounds"] == Level.OK
+    assert (nearest.flags["distance/near"] > 1).any()
+    assert verdicts["rounding"] == Level.OK
+
+
+def test_the_curve_of_a_minimum_norm_attack_needs_no_further_run(linear, nearest):
+    compiled = _engine.num_compiled()
+    curve = curve_of(nearest, "near", factors=(2.0, 0.25, 0.5, 1.0))
+    assert _engine.num_compiled() == compiled
+    assert curve.factors == (0.0, 0.25, 0.5, 1.0, 2.0)
+    right = linear.margin > 0
+    expected = [right.mean(), *((1.001 * linear.nearest > f * BUDGET).mean() for f in curve.factors[1:])]
+    assert curve.accuracy == pytest.approx(expected)
+    assert curve.accuracy[3] == nearest.row("near")["accuracy"]
+    assert (curve.eps, curve.norm, curve.n) == (BUDGET, 2.0, 53)
+    assert list(curve_of(nearest, "near").accuracy) == sorted(curve_of(nearest, "near").accuracy)[::-1]
+    with pytest.raises(ValueError, match="weak is no minimum-norm attack"):
+        curve_of(nearest, "weak")
+
+
+def test_failures_are_infinitely_far(linear):
+    first = linear.images[:, 0, 0, 0]
+    right = linear.margin > 0
+    report = run(
+        linear,
+        {
+            "some": EvalAttack(Boundary(neighbourhood=L2(eps=9.0), fails_below=0.45)),
+            "most": EvalAttack(Boundary(neighbourhood=L2(eps=9.0), fails_below=0.6)),
+        },
+    )
+    for name, below in (("some", 0.45), ("most", 0.6)):
+        row, failed = report.row(name), right & (first < below)
+        assert row["found"] == pytest.approx(1 - failed.sum() / right.sum())
+        np.testing.assert_array_equal(np.isinf(report.flags[f"length/{name}"]), failed)
+        assert row["correct"] == failed.sum()
+        found = right & ~failed
+        assert row["norm_mean"] == pytest.approx(1.001 * linear.nearest[found].mean(), rel=1e-4)
+    assert report.row("most")["norm_median"] is None
+    lengths = np.where(first < 0.45, np.inf, 1.001 * linear.nearest)[right]
+    assert report.row("some")["norm_median"] == pytest.approx(np.median(lengths), rel=1e-4)
+    curve = curve_of(report, "most", factors=(1.0, 100.0))
+    assert curve.accuracy[1] == curve.accuracy[2] == report.row("most")["accuracy"] > 0
+
+
+def test_which_attack_broke_which_image(linear, nearest):
+    found = breakage(nearest)
+    assert found.attacks == ("near", "weak")
+    right = linear.margin > 0
+    by_near = right & (1.001 * linear.nearest <= BUDGET)
+    by_weak = right & (linear.margin <= 0.005 * linear.slope)
+    np.testing.assert_array_equal(found.broken, [by_near, by_weak])
+    assert found.alone == {"near": (by_near & ~by_weak).sum(), "weak": (by_weak & ~by_near).sum()}
+    assert breakage(run(linear, {})).broken.shape == (0, 53)
+
+
+@pytest.fixture(scope="module")
+def three() -> tuple[Model, dict]:
+    """A linear model of three classes on the same images."""
+    weights = {"w": np.random.default_rng(1).normal(size=(12, 3)).astype(np.float32)}
+
+    def apply(params, stats, x, *, train, keys=None, axis_name=None):
+        return Outputs((x.reshape(len(x), -1) - 0.5) @ params["w"]), stats
+
+    return Model(None, apply, SHAPE, 3), weights
+
+
+@pytest.mark.parametrize("target_fn", [least_likely, next_class])
+def test_a_targeted_attack_is_led_to_the_class_that_was_chosen(linear, three, target_fn):
+    model, params = three
+    logits = (linear.images.reshape(53, -1) - 0.5) @ params["w"]
+    labels = logits.argmax(axis=-1).astype(np.int32)
+    labels[:5] = (labels[:5] + 1) % 3
+    pgd = PGD(neighbourhood=LInf(eps=0.15), steps=5, step_size=0.5, targeted=True)
+    report = evaluate(
+        model, params, {}, linear.images, labels, {"t": EvalAttack(pgd, target_fn=target_fn)},
+        batch_size=16, seed=0, trust_checks=False, robust_risk=True,
+    )  # fmt: skip
+    row, flags = report.row("t"), report.flags
+    right = np.arange(53) >= 5
+    np.testing.assert_array_equal(flags["target/t"], target_fn(logits, labels))
+    reached = right & (flags["prediction/t"] == flags["target/t"])
+    assert row["targeted_success"] == pytest.approx(reached.sum() / right.sum())
+    assert 0 < row["targeted_success"] < 1
+    # Some are led astray without getting there: accuracy counts the label alone.
+    np.testing.assert_array_equal(flags["correct/t"], right & (flags["prediction/t"] == labels))
+    assert row["accuracy"] <= 1 - row["targeted_success"] * right.mean()
+    assert row["targeted_success_low"] < row["targeted_success"] < row["targeted_success_high"]
+    assert row["identity_violations"] == 0
+    assert report.row("none")["targeted_success"] is None
+
+
+def test_a_targeted_attack_without_a_target_is_refused_with_the_cure():
+    targeted = PGD(neighbourhood=LInf(eps=0.1), targeted=True)
+    with pytest.raises(ValueError, match=r"target_fn=least_likely.*pgd:target=least_likely"):
+        EvalAttack(targeted)
+    with pytest.raises(ValueError, match="leave target_fn out"):
+        EvalAttack(PGD_5, target_fn=least_likely)
+    with pytest.raises(ValueError, match="all targeted or all untargeted"):
+        EvalAttack(Sequence(stages=(PGD_5, targeted)))
+    with pytest.raises(ValueError, match="one integer class per image"):
+        _ = run_targets(lambda logits, labels: logits)
+    with pytest.raises(ValueError, match=r"labels in \[0, 1\]"):
+        _ = run_targets(lambda logits, labels: labels + 2)
+
+
+def run_targets(target_fn):
+    images = np.full((2, *SHAPE), 0.5, np.float32)
+    apply = lambda params, stats, x, *, train, keys=None, axis_name=None: (  # noqa: E731
+        Outputs(jnp.stack([x[:, 0, 0, 0], 0 * x[:, 0, 0, 0]], axis=-1)),
+        stats,
+    )
+    attack = PGD(neighbourhood=LInf(eps=0.1), steps=1, targeted=True)
+    return evaluate(
+        Model(None, apply, SHAPE, 2), {}, {}, images, np.zeros(2, np.int32),
+        {"a": EvalAttack(attack, target_fn=target_fn)}, batch_size=2, seed=0, trust_checks=False,
+    )  # fmt: skip
