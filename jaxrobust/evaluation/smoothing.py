@@ -1,10 +1,11 @@
 r"""Certificates by randomised smoothing (Cohen, Rosenfeld & Kolter, arXiv:1902.02918).
 
-The smoothed classifier of a model f is $g(x) = \arg\max_c P(f(x + r) = c)$, $r \sim N(0, \sigma^2 I)$: another
-classifier than f, and usually a sound one only where f was trained under noise. If its class has probability
-at least $\underline{p_A} > 1/2$, no x' with $\|x' - x\|_2 < \sigma\,\Phi^{-1}(\underline{p_A})$ changes it
-(theorem 1, with $\overline{p_B} = 1 - \underline{p_A}$). Attacks bound robust accuracy from above;
-certificates, of g, from below.
+The smoothed classifier of a model f is $g(x) = \arg\max_c P(f(x + r) = c)$, $r \sim N(0, \sigma^2 I)$:
+another classifier than f, and mostly a good one only where f was trained under noise. If its class has
+probability at least $\underline{p_A} > 1/2$, no x' with
+$\|x' - x\|_2 < \sigma\,\Phi^{-1}(\underline{p_A})$ changes it (theorem 1, with
+$\overline{p_B} = 1 - \underline{p_A}$). Attacks bound the robust accuracy of f from above; certificates bound
+that of g from below.
 
 Noise is added without clipping, as the theorem needs: the model sees values outside [0, 1]. So this is the
 noise of `neighbourhoods.GaussianNoise` before its cut to the box.
@@ -44,9 +45,9 @@ class Certificate:
 
     Attributes:
         prediction: int32 `[n]`, the class of the smoothed classifier, -1 where it abstains.
-        radius: float64 `[n]`, l_2 radius in pixels of [0, 1] within which `prediction` cannot change; 0 where
-            it abstains.
-        p_lower: float64 `[n]`, the lower bound of the probability of the class chosen, also where it abstains.
+        radius: float64 `[n]`, l_2 radius in pixels of [0, 1] within which `prediction` cannot change; 0
+            where it abstains.
+        p_lower: float64 `[n]`, the lower bound of the chosen class's probability, also where it abstains.
         labels: int32 `[n]`.
         sigma, num_select, num_certify, alpha, seed: as asked.
         seconds: of wall-clock time, compilation included.
@@ -87,9 +88,10 @@ def certify(
     r"""The certified l_2 radius of every image: algorithm CERTIFY of arXiv:1902.02918, section 3.2.2.
 
     `num_select` draws choose the class c; of `num_certify` fresh ones m fall to it, and
-    $\underline{p_A} = B^{-1}(\alpha; m, n - m + 1)$ is the lower end of Clopper and Pearson's one-sided
-    interval of level $1 - \alpha$. Radius $\sigma\,\Phi^{-1}(\underline{p_A})$ if $\underline{p_A} > 1/2$, else
-    it abstains. n draws certify at most $\sigma\,\Phi^{-1}(\alpha^{1/n})$: 3.2 sigma for 10,000, 3.8 for 100,000.
+    $\underline{p_A} = B^{-1}(\alpha; m, n - m + 1)$, the quantile of a beta distribution, is the lower end of
+    Clopper and Pearson's one-sided interval of level $1 - \alpha$. The radius is
+    $\sigma\,\Phi^{-1}(\underline{p_A})$ where $\underline{p_A} > 1/2$; elsewhere it abstains. n draws certify
+    at most $\sigma\,\Phi^{-1}(\alpha^{1/n})$: 3.2 sigma for 10,000 draws, 3.8 for 100,000.
 
     Draw d of image i comes from keys of (seed, i, d) alone, so the batch size changes nothing. One program
     serves every sigma, number of draws and set of weights.
@@ -258,8 +260,8 @@ def certified_curve(certificate: Certificate, radii: Sequence[float] | None = No
 
     Args:
         certificate: from `certify`.
-        radii: as in `certified_accuracy`, sorted, and 0 is added; None: 25 steps up to the largest radius that
-            so many draws can certify.
+        radii: as in `certified_accuracy`, sorted, and 0 is added; None: 25 steps up to the largest radius
+            that so many draws can certify.
 
     Raises:
         ValueError: for radii that are negative, not finite, or all 0.
@@ -305,7 +307,7 @@ def _clopper_pearson_lower(votes: np.ndarray, num: int, alpha: float) -> np.ndar
 
 
 def _settled(votes: np.ndarray, alpha: float) -> np.ndarray:
-    """The class with most votes, or -1 where the first two may be equally likely (two-sided binomial test)."""
+    """The class with most votes, or -1 where the first two may be equally likely, by a two-sided test."""
     second, first = np.sort(np.pad(votes, ((0, 0), (1, 0))), axis=-1)[:, -2:].T
     p_value = np.minimum(1.0, 2 * scipy_stats.binom.sf(first - 1, first + second, 0.5))
     return np.where(p_value <= alpha, votes.argmax(axis=-1), ABSTAINS)
