@@ -13,6 +13,7 @@ from jaxrobust.attacks._checks import check_ball
 from jaxrobust.attacks._classes import likeliest_others
 from jaxrobust.attacks._gradients import GradientFn, exact_gradient
 from jaxrobust.attacks._nearest import (
+    _MARGIN,
     Nearest,
     candidate,
     nearer_of,
@@ -28,6 +29,9 @@ from jaxrobust.numerics.projections import l2_norm
 from jaxrobust.types import Array, AttackResult, Ball, Example, ScoreFn
 
 _SEARCH_STEPS = 12  # the last bisection leaves 1/4096 of the norm
+# How far beyond the boundary the plane lies, in largest logits: where a success is sure. On the boundary
+# itself a row would stand still for ever, neither fooled nor with a way to go.
+_BEYOND = 2 * _MARGIN
 
 
 DifferenceFn: TypeAlias = Callable[[Array, Array], Array]
@@ -211,11 +215,12 @@ class FAB:
         """The plane to step to: to one class, or the nearest of all."""
         label, num_classes = class_of(example.target), logits.shape[-1]
         region = regions(self.neighbourhood, example)
+        beyond = _BEYOND * jnp.max(jnp.where(jnp.isfinite(logits), jnp.abs(logits), 0.0), axis=-1)
 
         def plane(upper: Array, lower: Array) -> _Plane:
             gradient = gradient_fn(upper, lower).astype(jnp.float32)
             weight = region * jnp.where(jnp.isfinite(gradient), gradient, 0.0)
-            gap = (_entry(logits, upper) - _entry(logits, lower)).astype(jnp.float32)
+            gap = (_entry(logits, upper) - _entry(logits, lower)).astype(jnp.float32) - beyond
             size = jax.vmap(self._dual_length)(weight)
             distance = jnp.where(size > 0, jnp.abs(gap) / jnp.where(size > 0, size, 1.0), jnp.inf)
             # A class that is masked, or whose logit does not depend on the image, is nowhere.
