@@ -51,7 +51,8 @@ def _our_block(x, first, second):
     return jax.nn.relu(max_pool(conv2d(x, second[0])) + second[1])
 
 
-def _logits(block: Callable, params, x):
+def logits(block: Callable, params, x):
+    """`x` `[b, h, w, c]` to logits; `params`: (kernel, bias) of conv1 to conv4 and fc1 to fc3."""
     x = block(block(x, *params[:2]), *params[2:4])
     x = x.reshape(x.shape[0], -1)
     for kernel, bias in params[4:6]:
@@ -64,7 +65,7 @@ def jax_steps(block: Callable, num_steps: int) -> tuple[Callable, Callable]:
 
     def attack(params, x, y):
         def loss(image):
-            return cross_entropy(_logits(block, params, image), y).sum()
+            return cross_entropy(logits(block, params, image), y).sum()
 
         def step(_, image):
             return jnp.clip(jnp.clip(image + STEP * jnp.sign(jax.grad(loss)(image)), x - EPS, x + EPS), 0, 1)
@@ -72,7 +73,7 @@ def jax_steps(block: Callable, num_steps: int) -> tuple[Callable, Callable]:
         return lax.fori_loop(0, num_steps, step, x)
 
     def train(params, x, y):
-        return jax.grad(lambda p: cross_entropy(_logits(block, p, x), y).mean())(params)
+        return jax.grad(lambda p: cross_entropy(logits(block, p, x), y).mean())(params)
 
     return attack, train
 

@@ -1,0 +1,1 @@
+"""What `benchmarks.parity` is made of; no module imports JAX and PyTorch both."""

@@ -1,0 +1,122 @@
+"""From images and verdicts to numbers, and from numbers to bars. NumPy alone."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks._parity import cases
+
+TOLERANCE = 1e-5
+# A feature that went through a change of units and back is not a feature changed.
+_UNCHANGED = 1e-6
+
+
+def norms(kind: str, clean: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """`[n]` lengths of `images - clean` `[n, h, w, c]` in float64.
+
+    `linf`, `l2`, `l1`; `l0` counts features, `l0_pixels` pixels; `free` is 0 everywhere.
+
+    >>> clean = np.zeros((1, 2, 1, 2), np.float32)
+    >>> images = np.array([3, 4, 0, 0], np.float32).reshape(clean.shape)
+    >>> [float(norms(kind, clean, images)[0]) for kind in ("linf", "l2", "l1", "l0", "l0_pixels", "free")]
+    [4.0, 5.0, 7.0, 2.0, 1.0, 0.0]
+    """
+    delta = np.abs(images.astype(np.float64) - clean.astype(np.float64))
+    if kind == "l0_pixels":
+        return (delta > _UNCHANGED).any(-1).sum((1, 2)).astype(np.float64)
+    flat = delta.reshape(len(delta), -1)
+    measures = {
+        "linf": lambda: flat.max(1),
+        "l2": lambda: np.sqrt((flat**2).sum(1)),
+        "l1": lambda: flat.sum(1),
+        "l0": lambda: (flat > _UNCHANGED).sum(1).astype(np.float64),
+        "free": lambda: np.zeros(len(flat)),
+    }
+    return measures[kind]()
+
+
+def measure(case: cases.Case, eps: float, clean: np.ndarray, images: np.ndarray, fooled: np.ndarray) -> dict:
+    """What one library's images are worth.
+
+    Args:
+        case: the attack.
+        eps: its radius.
+        clean, images: `[n, h, w, c]`.
+        fooled: bool `[n]`, the verdict.
+
+    Returns:
+        `found` and `lengths` per image (inf where not found), `robust` (images that are not adversarial
+        within eps, to 1e-5 of it), `outside` (adversarial images of a fixed-radius attack beyond eps, which
+        count as robust), `n`.
+    """
+    lengths = norms(case.norm, clean, images)
+    valid = (images >= 0).all((1, 2, 3)) & (images <= 1).all((1, 2, 3)) & np.isfinite(images).all((1, 2, 3))
+    found = fooled & valid
+    within = found & (lengths <= eps * (1 + TOLERANCE))
+    fixed = cases.NORM not in case.bars and case.norm not in ("free",)
+    return {
+        "n": len(images),
+        "found": found,
+        "lengths": np.where(found, lengths, np.inf),
+        "robust": int((~within).sum()) if case.norm not in ("l0", "l0_pixels") else int((~found).sum()),
+        "outside": int((found & ~within).sum()) if fixed else 0,
+    }
+
+
+def summary(one: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of one library that stand alone."""
+    found = one["lengths"][one["found"]]
+    return {
+        "n": one["n"],
+        "robust": one["robust"],
+        "robust_accuracy": one["robust"] / one["n"],
+        "outside": one["outside"],
+        "found": int(one["found"].sum()),
+        "mean_found": float(found.mean()) if len(found) else None,
+        "median_all": float(np.median(one["lengths"])),
+    }
+
+
+def compare(case: cases.Case, ours: dict[str, Any], peer: dict[str, Any]) -> dict[str, Any]:
+    """Ours against one peer, and whether the bars hold.
+
+    `accuracy`: robust accuracy at most the peer's plus 0.5 points. `norm`: the mean over images that both
+    found and the median over all (inf where not found) at most 1.01 times the peer's, and at most 0.5% of the
+    images fewer found.
+    """
+    both = ours["found"] & peer["found"]
+    result: dict[str, Any] = {"both": int(both.sum())}
+    met = []
+    if cases.ACCURACY in case.bars:
+        allowed = peer["robust"] + cases.ACCURACY_SLACK * peer["n"]
+        result["accuracy_met"] = ours["robust"] <= allowed + 1e-9
+        met.append(result["accuracy_met"])
+    if cases.NORM in case.bars:
+        pairs = {
+            "mean": _means(ours["lengths"], peer["lengths"], both),
+            "median": (float(np.median(ours["lengths"])), float(np.median(peer["lengths"]))),
+        }
+        for name, (own, other) in pairs.items():
+            result[f"{name}_ours"], result[f"{name}_peer"] = own, other
+            result[f"{name}_ratio"] = _ratio(own, other)
+            met.append(own <= cases.NORM_FACTOR * other or _ratio(own, other) is None)
+        result["norm_met"] = all(met[-2:])
+        result["found_met"] = ours["found"].sum() >= peer["found"].sum() - cases.ACCURACY_SLACK * peer["n"]
+        met.append(bool(result["found_met"]))
+    result["met"] = bool(all(met))
+    return result
+
+
+def _means(ours: np.ndarray, peer: np.ndarray, both: np.ndarray) -> tuple[float, float]:
+    if not both.any():
+        return float("nan"), float("nan")
+    return float(ours[both].mean()), float(peer[both].mean())
+
+
+def _ratio(own: float, other: float) -> float | None:
+    """None where there is nothing to compare: neither found half of the images, or none was found by both."""
+    if np.isnan(own) or np.isnan(other) or (np.isinf(own) and np.isinf(other)):
+        return None
+    if other == 0:
+        return 1.0 if own == 0 else float("inf")
+    return own / other if np.isfinite(other) else 0.0

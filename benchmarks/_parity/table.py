@@ -1,0 +1,273 @@
+"""The rows and the README of the results, from what is saved. Neither JAX nor PyTorch."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._parity import bars, cases, store
+
+NAMES = {
+    "ours": "ours",
+    "foolbox": "Foolbox",
+    "art": "ART",
+    "torchattacks": "torchattacks",
+    "autoattack": "AutoAttack's code",
+}
+
+
+def collect(root: Path) -> list[dict[str, Any]]:
+    """One row per (model, attack, library) that has been run, in the order of the table."""
+    verdicts = [store.read_arrays(root / f"verdicts-{side}.npz") for side in ("jax", "torch")]
+    rows = []
+    for model in cases.MODELS:
+        if not (store.model_dir(root, model) / "images.npz").is_file():
+            continue
+        problem = store.load_problem(root, model)
+        for name in cases.CASES:
+            rows += _case_rows(root, problem, name, verdicts)
+    return rows
+
+
+def _case_rows(root: Path, problem: store.Problem, name: str, verdicts: list[dict]) -> list[dict[str, Any]]:
+    case, dataset = cases.CASES[name], cases.dataset_of(problem.model)
+    measured, rows = {}, []
+    for library in cases.LIBRARIES:
+        record = store.read_json(store.result_path(root, problem.model, name, library))
+        if record is None:
+            continue
+        row = {key: value for key, value in record.items() if key not in ("key", "source")}
+        if record.get("problem") != problem.digest:
+            row["error"] = "made from other weights or images; run the command again"
+        if "error" not in row:
+            images = store.read_arrays(
+                store.result_path(root, problem.model, name, library).with_suffix(".npz")
+            )
+            one, said = _measure(problem, case, dataset, images["images"], f"{name}/{library}", verdicts)
+            measured[library] = one
+            row |= bars.summary(one) | said
+        rows.append(row)
+    for row in rows:
+        library = row["library"]
+        if library != cases.OURS and library in measured and cases.OURS in measured:
+            row["against"] = bars.compare(case, measured[cases.OURS], measured[library])
+    return rows
+
+
+def _measure(problem, case, dataset, images, where, verdicts) -> tuple[dict, dict]:
+    """What the images are worth, and how judge and twin disagree about them."""
+    y = cases.designated(case, problem.labels[: len(images)])
+    key = f"{problem.model}/{where}"
+    hits = [np.asarray(verdict[key]) == y for verdict in verdicts]
+    fooled = [hit if case.targeted else ~hit for hit in hits]
+    # An image at the boundary is adversarial to the program that its library attacked, of equal weights.
+    either = fooled[0] | fooled[1]
+    one = bars.measure(case, case.eps(dataset), problem.images[: len(images)], images, either)
+    return one, {
+        "judge": int(fooled[0].sum()),
+        "twin": int(fooled[1].sum()),
+        "differ": int((fooled[0] != fooled[1]).sum()),
+    }
+
+
+def write(root: Path, out: Path, command: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Writes `rows.jsonl` and `README.md`, and returns the rows."""
+    rows = collect(root)
+    out.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(_plain(row), sort_keys=True) + "\n" for row in rows)
+    (out / "rows.jsonl").write_text(text)
+    (out / "README.md").write_text(readme(root, rows, command, facts))
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity: null."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def readme(root: Path, rows: list[dict[str, Any]], command: str, facts: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    models = {model: store.read_json(store.model_dir(root, model) / "problem.json") for model in cases.MODELS}
+    parts = [_HEAD.format(command=command, failed=_failures(rows)), _models(root, models)]
+    for model in cases.MODELS:
+        of_model = [row for row in rows if row["model"] == model]
+        if of_model:
+            parts.append(f"## {model}\n\n{_tables(of_model)}")
+    parts += [_notes(), _coverage(root), _facts(rows, facts)]
+    return "\n\n".join(parts) + "\n"
+
+
+_HEAD = """# Every attack against the public implementations
+
+```
+{command}
+```
+
+Written by the command above; `rows.jsonl` has every number. The same models (identical weights, exported),
+images, radii, targets and budgets for all sides; every image is judged by our model in JAX, its norm measured
+in float64.
+
+{failed}
+
+- **Robust accuracy** (fixed radius): images of the set that stay right within eps, to a relative 1e-5, of n.
+  The bar: at most the best peer's plus 0.5 points.
+- **Norms** (nearest adversarial): median over all images, failures at infinity; in brackets how many were
+  found. The bars: the median, and the mean over the images that both found, at most 1.01 times the best
+  peer's, and at most 0.5% of the images fewer found. Ratios are ours over the peer's, mean | median: below 1
+  ours is nearer.
+- All images are test images that the model classifies right, the first ones in the order of the set.
+- An image counts as adversarial where the judge or the PyTorch twin says so: of equal weights, they differ by
+  the rounding of logits on images that lie on the boundary ("differ" in the rows).
+- Seconds are in the rows; this is no benchmark of speed, and machines were shared."""
+
+
+def _failures(rows: list[dict[str, Any]]) -> str:
+    """The bars not met and the runs that failed, before anything else."""
+    lost = [row for row in rows if not row.get("against", {"met": True})["met"]]
+    compared = [row for row in rows if "against" in row]
+    lines = [f"**{len(compared) - len(lost)} of {len(compared)} comparisons meet their bars.**"]
+    for row in lost:
+        title, peer = cases.CASES[row["case"]].title, NAMES[row["library"]]
+        lines.append(f"- {row['model']}, {title}: {peer} is ahead, {_why(row)}.")
+    lines += [
+        f"- {row['model']}, {row['case']}, {row['library']}: {row['error']}" for row in rows if "error" in row
+    ]
+    return "\n".join(lines)
+
+
+def _why(row: dict[str, Any]) -> str:
+    against, said = row["against"], []
+    if against.get("accuracy_met") is False:
+        said.append("robust accuracy")
+    if against.get("norm_met") is False:
+        said.append(
+            f"norms, mean x {_number(against['mean_ratio'])}, median x {_number(against['median_ratio'])}"
+        )
+    if against.get("found_met") is False:
+        said.append("more found")
+    return "; ".join(said)
+
+
+def _models(root: Path, models: dict[str, Any]) -> str:
+    lines = [
+        "## Models",
+        "",
+        "| model | experiment | test accuracy | images | logits, plain JAX | logits, PyTorch |",
+        "| :-- | :-- | --: | --: | --: | --: |",
+    ]
+    for model, record in models.items():
+        if record:
+            twin = store.read_json(store.model_dir(root, model) / "twin.json") or {}
+            plain = record["logits_plain_max_difference"]
+            differences = f"{plain:.1e} | {twin.get('logits_torch_max_difference', math.nan):.1e}"
+            lines.append(
+                f"| {model} | `{record['experiment']}` | {100 * record['clean_accuracy']:.1f} "
+                f"| {record['num_images']} | {differences} |"
+            )
+    lines += ["", "The last columns: the largest difference of any logit on these images; 1e-4 is allowed."]
+    return "\n".join(lines)
+
+
+def _tables(rows: list[dict[str, Any]]) -> str:
+    """Fixed radii and nearest adversarials apart."""
+    head = "| attack | eps | " + " | ".join(NAMES[library] for library in cases.LIBRARIES) + " | bar met? |"
+    rule = "| :-- | --: |" + " --: |" * len(cases.LIBRARIES) + " :-- |"
+    parts = []
+    for title, wanted in (
+        ("Robust accuracy, %", cases.ACCURACY),
+        ("Nearest adversarial: median norm", cases.NORM),
+    ):
+        lines = [f"### {title}", "", head, rule]
+        for name, case in cases.CASES.items():
+            of_case = {row["library"]: row for row in rows if row["case"] == name}
+            if wanted in case.bars and of_case:
+                lines.append(_line(case, of_case, wanted))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _line(case: cases.Case, of_case: dict[str, dict], wanted: str) -> str:
+    cells = [_cell(of_case.get(library), wanted) for library in cases.LIBRARIES]
+    compared = [row["against"] for row in of_case.values() if "against" in row]
+    eps = next(iter(of_case.values()))["eps"] if case.norm in ("linf", "l2", "l1") else None
+    shown = "" if eps is None else (f"{eps:.3g}" if eps >= 0.1 else f"{eps * 255:.3g}/255")
+    return f"| {case.title} | {shown} | " + " | ".join(cells) + f" | {_verdict(compared, wanted)} |"
+
+
+def _verdict(compared: list[dict[str, Any]], wanted: str) -> str:
+    if not compared:
+        return "no peer has it or ran"
+    keys = ("accuracy_met",) if wanted == cases.ACCURACY else ("norm_met", "found_met")
+    return "yes" if all(one[key] for one in compared for key in keys) else "**no**"
+
+
+def _cell(row: dict[str, Any] | None, wanted: str) -> str:
+    if row is None:
+        return ""
+    if "error" in row:
+        return "failed"
+    if wanted == cases.ACCURACY:
+        beyond = f", {row['outside']} outside" if row["outside"] else ""
+        return f"{100 * row['robust_accuracy']:.1f} ({row['robust']}/{row['n']}{beyond})"
+    cell = f"{_number(row['median_all'])} ({row['found']}/{row['n']})"
+    if "against" in row:
+        cell += f" {_number(row['against']['mean_ratio'])} \\| {_number(row['against']['median_ratio'])}"
+    return cell
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return "inf" if math.isinf(value) else f"{value:.4g}"
+
+
+def _notes() -> str:
+    lines = ["## Budgets and remarks", ""]
+    for name, case in cases.CASES.items():
+        budget = ", ".join(
+            f"{key} {_number(value) if isinstance(value, float) else value}"
+            for key, value in case.settings.items()
+        )
+        per_set = "; ".join(
+            f"{name_}: " + ", ".join(f"{k} {_number(v)}" for k, v in values.items())
+            for name_, values in case.per_set.items()
+        )
+        text = ". ".join(part for part in (budget, per_set, case.note.rstrip(".")) if part)
+        lines.append(f"- {case.title} (`{name}`): {text or 'one step of one radius'}.")
+    return "\n".join(lines)
+
+
+def _coverage(root: Path) -> str:
+    """What each library offers, from its installed code, and what of it is compared."""
+    found = {library: store.read_json(root / "coverage" / f"{library}.json") for library in cases.LIBRARIES}
+    found = {library: value for library, value in found.items() if value}
+    lines = ["## Who has what", "", "| attack | " + " | ".join(NAMES[library] for library in found) + " |"]
+    lines.append("| :-- |" + " :-- |" * len(found))
+    for name, case in cases.CASES.items():
+        cells = [value["compared"].get(name, "") for value in found.values()]
+        lines.append(f"| {case.title} | " + " | ".join(f"`{cell}`" if cell else "" for cell in cells) + " |")
+    lines += [
+        "",
+        "Further attacks of the installed packages that are not compared, mostly for want of one here:",
+        "",
+    ]
+    for library, value in found.items():
+        rest = sorted(set(value["offered"]) - set(value["compared"].values()))
+        if library != cases.OURS and rest:
+            lines.append(f"- {NAMES[library]}: {', '.join(rest)}")
+    return "\n".join(lines)
+
+
+def _facts(rows: Iterable[dict[str, Any]], facts: dict[str, Any]) -> str:
+    versions: dict[str, str] = {}
+    for row in rows:
+        versions |= row.get("versions", {})
+    said = {"versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))} | facts
+    return "## Provenance\n\n" + "\n".join(f"- {name}: {value}" for name, value in said.items())
