@@ -25,7 +25,7 @@ class MIFGSM:
 
     Deviations from the paper: it returns the worst iterate, the clean image included (`keep_worst=False`: the
     last, as in the paper); in another neighbourhood the gradient is that of its theta, and the direction its
-    steepest.
+    steepest. In `L2` that is $\alpha\,g_{t+1} / \|g_{t+1}\|_2$, the paper's own l_2 form.
 
     Args:
         neighbourhood: the set of perturbations; its radius is the unit of `step_size`.

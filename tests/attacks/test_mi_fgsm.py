@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.attacks import MIFGSM
-from jaxrobust.neighbourhoods import LInf
+from jaxrobust.neighbourhoods import L2, LInf
 from jaxrobust.types import Example
 
 RNG = np.random.default_rng(3)
@@ -45,6 +45,28 @@ def test_it_equals_numpy(decay, steps):
     keys = jax.random.split(jax.random.key(0), 6)
     result = jax.jit(lambda ex: attack(keys, score, ex))(example)
     expected = [numpy_mi_fgsm(image, label, 0.2, steps, decay) for image, label in zip(IMAGES, TARGET)]
+    np.testing.assert_allclose(result.image, np.stack(expected), atol=1e-5)
+
+
+def numpy_mi_fgm(image, label, eps, steps):
+    """The l_2 form: the velocity at length eps / steps, without a box."""
+    x0 = image.ravel()
+    x, momentum = x0.copy(), np.zeros_like(x0)
+    for _ in range(steps):
+        gradient = numpy_gradient(x, label)
+        momentum = momentum + gradient / np.abs(gradient).sum()
+        offset = x + eps / steps * momentum / np.linalg.norm(momentum) - x0
+        x = x0 + offset * min(1, eps / np.linalg.norm(offset))
+    return x.reshape(image.shape)
+
+
+def test_in_l2_the_velocity_is_normalised_as_in_the_paper():
+    attack = MIFGSM(neighbourhood=L2(eps=0.2), steps=7, keep_worst=False)
+    clear = 0.4 + 0.2 * IMAGES
+    example = Example(jnp.asarray(clear, jnp.float32), jnp.asarray(TARGET))
+    keys = jax.random.split(jax.random.key(0), 6)
+    result = jax.jit(lambda ex: attack(keys, score, ex))(example)
+    expected = [numpy_mi_fgm(image, label, 0.2, 7) for image, label in zip(clear, TARGET)]
     np.testing.assert_allclose(result.image, np.stack(expected), atol=1e-5)
 
 

@@ -111,3 +111,42 @@ def test_a_masked_class_counts_for_nothing(loss_fn, target):
 
 def test_a_masked_target_costs_everything():
     assert float(losses.cross_entropy(jnp.array([[0.0, -jnp.inf]]), jnp.array([1]))[0]) == np.inf
+
+
+FOUR = np.array([[1.0, 5.0, 3.0, -2.0], [0.0, -1.0, 4.0, 2.0]], np.float32)
+
+
+def test_dlr_is_the_papers_ratio():
+    np.testing.assert_allclose(losses.dlr(FOUR, np.array([1, 3])), [-2 / 4, 2 / 4], rtol=1e-6)
+    labels, targets = np.array([1, 2]), np.array([0, 3])
+    expected = [-4 / (5 - (1 - 2) / 2), -2 / (4 - (0 - 1) / 2)]
+    np.testing.assert_allclose(losses.targeted_dlr(FOUR, labels, targets), expected, rtol=1e-6)
+    soft = jax.nn.one_hot(labels, 4)
+    np.testing.assert_allclose(losses.targeted_dlr(jnp.asarray(FOUR), soft, targets), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e-3, 0.0), (1e3, 0.0), (1.0, 50.0), (7.0, -20.0)])
+def test_dlr_does_not_change_with_scale_and_shift(scale, shift):
+    moved, labels, targets = FOUR * scale + shift, np.array([1, 3]), np.array([2, 0])
+    np.testing.assert_allclose(losses.dlr(moved, labels), losses.dlr(FOUR, labels), rtol=1e-4)
+    np.testing.assert_allclose(
+        losses.targeted_dlr(moved, labels, targets), losses.targeted_dlr(FOUR, labels, targets), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_dlr_of_few_classes_is_the_margin(classes):
+    few, labels, targets = FOUR[:, :classes], np.array([1, 0]), np.array([0, 1])
+    expected = losses.margin(few, labels)
+    divided = expected / (few.max(axis=1) - few.min(axis=1)) if classes == 3 else expected
+    np.testing.assert_allclose(losses.dlr(few, labels), divided, rtol=1e-6)
+    np.testing.assert_allclose(losses.targeted_dlr(few, labels, targets), [1 - 5, -1 - 0], rtol=1e-6)
+
+
+def test_dlr_of_ties_and_masked_classes_is_finite_with_a_finite_gradient():
+    ties = np.array([[2.0, 2.0, 2.0, 2.0], [2.0, 2.0, 2.0, 1.0], [3.0, 1.0, -np.inf, -np.inf]], np.float32)
+    labels, targets = jnp.array([0, 3, 0]), jnp.array([1, 1, 1])
+    np.testing.assert_allclose(losses.dlr(ties, labels), [0, 1, -2])
+    np.testing.assert_allclose(losses.targeted_dlr(ties, labels, targets), [0, 1 / 0.5, -2])
+    assert np.isfinite(grad(losses.dlr, ties, labels)).all()
+    assert np.isfinite(grad(lambda z, t: losses.targeted_dlr(z, labels, t), ties, targets)).all()
