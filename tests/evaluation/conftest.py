@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.types import Model, Outputs
+from tests.evaluation.stand_ins import OVERSHOOT
 
 SHAPE = (3, 4, 1)
 
@@ -32,8 +33,9 @@ class Linear(NamedTuple):
 
     @property
     def nearest(self) -> np.ndarray:
-        """||x' - x||_2 of the nearest adversarial image, 0 where the model is wrong already."""
-        return np.maximum(self.margin, 0) / np.linalg.norm(np.asarray(self.params["w"], np.float64))
+        """||x' - x||_2 of what `stand_ins.Boundary` finds; 0 where the model is wrong already."""
+        way = np.where(self.margin > 0, self.margin + OVERSHOOT, 0)
+        return way / np.linalg.norm(np.asarray(self.params["w"], np.float64))
 
     @property
     def slope(self) -> float:

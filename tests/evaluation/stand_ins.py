@@ -8,10 +8,13 @@ import jax.numpy as jnp
 
 from jaxrobust.types import AttackResult
 
+OVERSHOOT = 0.01
+
 
 @dataclass(frozen=True, kw_only=True)
 class Boundary:
-    """The nearest adversarial image of a linear model in l2, exactly; a stand-in minimum-norm attack.
+    """The nearest adversarial image in l2 of a linear model of two classes with logits (-z, z), `OVERSHOOT`
+    in z beyond the boundary; a stand-in minimum-norm attack.
 
     It fails on images whose first pixel is below `fails_below`.
     """
@@ -30,7 +33,8 @@ class Boundary:
 
         gradient = jax.grad(lambda x: margin(x).sum())(example.image)
         square = (gradient**2).sum(axis=(1, 2, 3))
-        step = 1.001 * margin(example.image) / square
+        # Beyond the boundary by more than rounding.
+        step = (margin(example.image) + 2 * OVERSHOOT) / square
         image = example.image - step[:, None, None, None] * gradient
         found = example.image[:, 0, 0, 0] >= self.fails_below
         image = jnp.where(found[:, None, None, None], image, example.image)

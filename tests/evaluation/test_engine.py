@@ -98,7 +98,7 @@ def test_members_see_what_the_members_before_them_left(linear):
     for before, after in itertools.pairwise(shares):
         assert after["attacked"] == before["attacked"] - before["broken"]
     weak = right & (linear.margin <= 0.02 * linear.slope)
-    near = right & (1.001 * linear.nearest <= 0.08) & ~weak
+    near = right & (linear.nearest <= 0.08) & ~weak
     assert [share["broken"] for share in shares[:2]] == [weak.sum(), near.sum()]
     np.testing.assert_array_equal(report.flags["broken_by/e"] == 1, near)
     assert row["correct"] == shares[-1]["attacked"] - shares[-1]["broken"]

@@ -428,7 +428,7 @@ def nearest(linear):
 
 
 def test_a_minimum_norm_attack_counts_what_it_found_within_the_budget(linear, nearest):
-    expected = linear.nearest * 1.001 > BUDGET
+    expected = linear.nearest > BUDGET
     assert 0 < expected.sum() < (linear.margin > 0).sum()
     row = nearest.row("near")
     assert row["correct"] == expected.sum()
@@ -445,11 +445,11 @@ def test_a_minimum_norm_attack_counts_what_it_found_within_the_budget(linear, ne
 def test_minimum_norms_are_those_of_the_linear_model(linear, nearest):
     right = linear.margin > 0
     lengths = nearest.flags["length/near"]
-    np.testing.assert_allclose(lengths, linear.nearest * 1.001, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(lengths, linear.nearest, rtol=1e-4, atol=1e-6)
     row = nearest.row("near")
     assert row["found"] == 1.0
-    assert row["norm_median"] == pytest.approx(np.median(1.001 * linear.nearest[right]), rel=1e-4)
-    assert row["norm_mean"] == pytest.approx(np.mean(1.001 * linear.nearest[right]), rel=1e-4)
+    assert row["norm_median"] == pytest.approx(np.median(linear.nearest[right]), rel=1e-4)
+    assert row["norm_mean"] == pytest.approx(np.mean(linear.nearest[right]), rel=1e-4)
 
 
 def test_what_lies_beyond_the_budget_is_no_fault_of_a_minimum_norm_attack(nearest):
@@ -466,7 +466,7 @@ def test_the_curve_of_a_minimum_norm_attack_needs_no_further_run(linear, nearest
     assert _engine.num_compiled() == compiled
     assert curve.factors == (0.0, 0.25, 0.5, 1.0, 2.0)
     right = linear.margin > 0
-    expected = [right.mean(), *((1.001 * linear.nearest > f * BUDGET).mean() for f in curve.factors[1:])]
+    expected = [right.mean(), *((linear.nearest > f * BUDGET).mean() for f in curve.factors[1:])]
     assert curve.accuracy == pytest.approx(expected)
     assert curve.accuracy[3] == nearest.row("near")["accuracy"]
     assert (curve.eps, curve.norm, curve.n) == (BUDGET, 2.0, 53)
@@ -491,9 +491,9 @@ def test_failures_are_infinitely_far(linear):
         np.testing.assert_array_equal(np.isinf(report.flags[f"length/{name}"]), failed)
         assert row["correct"] == failed.sum()
         found = right & ~failed
-        assert row["norm_mean"] == pytest.approx(1.001 * linear.nearest[found].mean(), rel=1e-4)
+        assert row["norm_mean"] == pytest.approx(linear.nearest[found].mean(), rel=1e-4)
     assert report.row("most")["norm_median"] is None
-    lengths = np.where(first < 0.45, np.inf, 1.001 * linear.nearest)[right]
+    lengths = np.where(first < 0.45, np.inf, linear.nearest)[right]
     assert report.row("some")["norm_median"] == pytest.approx(np.median(lengths), rel=1e-4)
     curve = curve_of(report, "most", factors=(1.0, 100.0))
     assert curve.accuracy[1] == curve.accuracy[2] == report.row("most")["accuracy"] > 0
@@ -503,7 +503,7 @@ def test_which_attack_broke_which_image(linear, nearest):
     found = breakage(nearest)
     assert found.attacks == ("near", "weak")
     right = linear.margin > 0
-    by_near = right & (1.001 * linear.nearest <= BUDGET)
+    by_near = right & (linear.nearest <= BUDGET)
     by_weak = right & (linear.margin <= 0.005 * linear.slope)
     np.testing.assert_array_equal(found.broken, [by_near, by_weak])
     assert found.alone == {"near": (by_near & ~by_weak).sum(), "weak": (by_weak & ~by_near).sum()}
