@@ -6,7 +6,7 @@ For a model of your own, `jaxrobust.attack` wraps one call around all of this.
 from jaxrobust.attacks._gradients import BPDA, EOT, bpda, eot, exact_gradient
 from jaxrobust.attacks._starts import NearStart, identity_start, near_start, uniform_start
 from jaxrobust.attacks.apgd import APGD
-from jaxrobust.attacks.autoattack import Ensemble
+from jaxrobust.attacks.autoattack import Ensemble, autoattack
 from jaxrobust.attacks.cw import CarliniWagner
 from jaxrobust.attacks.ddn import DDN
 from jaxrobust.attacks.fab import FAB
@@ -54,6 +54,7 @@ __all__ = [
     "RandomSearch",
     "Sequence",
     "Square",
+    "autoattack",
     "bpda",
     "eot",
     "exact_gradient",

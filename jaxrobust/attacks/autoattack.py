@@ -1,16 +1,21 @@
 """Several attacks on each image, the worst of them; AutoAttack (arXiv:2003.01690) is one such."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.attacks._checks import goals
+from jaxrobust import _validate
+from jaxrobust.attacks._checks import check_ball, goals
 from jaxrobust.attacks._rows import fold_rows, like_rows
 from jaxrobust.attacks._worst import Worst, ascended, judge, select, worse_of
-from jaxrobust.numerics.losses import margin
-from jaxrobust.types import Array, Attack, AttackResult, Example, LossFn, ScoreFn
+from jaxrobust.attacks.apgd import APGD
+from jaxrobust.attacks.fab import FAB
+from jaxrobust.attacks.square import Square
+from jaxrobust.numerics.losses import cross_entropy, margin
+from jaxrobust.types import Array, Attack, AttackResult, Ball, Example, LossFn, ScoreFn
 
 # float32 images exceed their radius by up to 3e-8, which is 8e-6 radii at eps = 1/255. What an evaluation
 # allows, so that it finds the same.
@@ -115,6 +120,47 @@ class Ensemble:
     def scaled(self, factor: float | Array) -> "Ensemble":
         """Every member with its radii multiplied by `factor`."""
         return replace(self, attacks=tuple(attack.scaled(factor) for attack in self.attacks))
+
+
+def autoattack(
+    neighbourhood: Ball, *, steps: int = 100, queries: int = 5000, num_targets: int = 9
+) -> Ensemble:
+    r"""AutoAttack 'standard', arXiv:2003.01690, section 5: APGD-CE, APGD-T, FAB-T, Square, one restart each.
+
+    APGD on the cross-entropy; APGD on the targeted DLR and FAB, each towards the `num_targets` likeliest
+    other classes in turn; Square. The number of classes does not matter: there are at most k - 1 others, and
+    where the targeted DLR is undefined, for fewer than 4 classes, its margin alone is ascended (see
+    `numerics.losses.targeted_dlr`).
+
+    Deviations from the paper: those of the members. The l_1 ball, whose AutoAttack came later
+    (arXiv:2103.01208), is not offered.
+
+    Args:
+        neighbourhood: `LInf` or `L2`, or one of them masked.
+        steps: of APGD and of FAB, per target.
+        queries: of Square.
+        num_targets: classes that APGD-T and FAB-T go through, >= 1.
+
+    Returns:
+        An `Ensemble`. `dataclasses.replace(..., targeted=True)` leads to a designated class.
+
+    Raises:
+        ValueError: for another neighbourhood, or numbers below 1.
+
+    >>> from jaxrobust.neighbourhoods import LInf
+    >>> [type(member).__name__ for member in autoattack(LInf(eps=0.3)).attacks]
+    ['APGD', 'APGD', 'FAB', 'Square']
+    """
+    check_ball(neighbourhood, (math.inf, 2))
+    _validate.at_least("num_targets", num_targets, 1)
+    return Ensemble(
+        attacks=(
+            APGD(neighbourhood=neighbourhood, steps=steps, loss_fn=cross_entropy),
+            APGD(neighbourhood=neighbourhood, steps=steps, num_targets=num_targets),
+            FAB(neighbourhood=neighbourhood, steps=steps, num_targets=num_targets),
+            Square(neighbourhood=neighbourhood, queries=queries),
+        )
+    )
 
 
 def _made_targeted(attack: Any) -> Attack:
