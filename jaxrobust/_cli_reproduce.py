@@ -55,7 +55,7 @@ def reproduce(name, data_dir, runs_dir, out, seeds, only, num, more_seeds):
 @click.command("list")
 @click.argument("kind", type=click.Choice(KINDS), required=False)
 def list_(kind):
-    """What there is: attacks, objectives, models, datasets, neighbourhoods, experiments, reproductions."""
+    """What there is of a kind (attacks, suites, models, ...), or of all of them."""
     from rich.table import Table
 
     for name in [kind] if kind else KINDS:

@@ -103,6 +103,31 @@ def test_evaluate_prints_a_table_and_writes_the_report(finished, command, tmp_pa
     assert (tmp_path / "report.html").stat().st_size > 1000
 
 
+def test_images_are_kept_and_tried_again(finished, command, tmp_path):
+    file = tmp_path / "kept.npz"
+    names = "fgsm,ddn:steps=5,pgd:steps=2,target=runner_up,fgsm>colour:granularity=1x1x3x3x1"
+    code, out, err = command(
+        "evaluate", finished, "--attacks", names, "--num=20", "--report", tmp_path / "a",
+        "--save-adversarial", file,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "median norm" in out and "on target" in out and str(file) in out
+    first = json.loads((tmp_path / "a" / "report.json").read_text())["models"][0]
+    rows = {row["attack"]: row for row in first["rows"]}
+    assert rows["DDN-5"]["minimum_norm"] and rows["DDN-5"]["norm"] == 2
+    assert [curve["attack"] for curve in first["curves"]] == ["DDN-5"]
+    code, out, err = command("evaluate", finished, "--adversarial", file, "--report", tmp_path / "b")
+    assert code == 0, err
+    again = {
+        row["attack"]: row
+        for row in map(json.loads, (tmp_path / "b" / "rows.jsonl").read_text().splitlines())
+    }
+    assert set(again) == set(rows)
+    for name in ("none", "FGSM", "DDN-5", "worst"):
+        assert again[name]["accuracy"] == rows[name]["accuracy"]
+    assert again["FGSM"]["accuracy_8bit"] == rows["FGSM"]["accuracy_8bit"]
+
+
 def test_the_report_says_the_whole_command(finished, command, tmp_path):
     folder = tmp_path / "a folder"
     arguments = (
@@ -249,6 +274,15 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(arguments, message, command, 
     [
         (["evaluate", "{run}", "--attacks=pdg"], "Unknown attack 'pdg'. Known: none, FGSM, PGD"),
         (["evaluate", "{run}", "--attacks=,"], "Expected at least one name"),
+        (["evaluate", "{run}", "--attacks=pgd>cw"], "C&W looks at any distance"),
+        (["evaluate", "{run}", "--attacks=pgd:target=best"], "Unknown target 'best'. Known: least_likely"),
+        (["evaluate", "{run}", "--eps-l0=0"], "Expected eps_l0 >= 1"),
+        (["evaluate", "{run}", "--adversarial={tmp}/absent.npz"], "no adversarial images at {tmp}/absent"),
+        (["evaluate", "{run}", "--adversarial={tmp}/other.npz"], "holds no adversarial images"),
+        (
+            ["evaluate", "{run}", "--adversarial={tmp}/other.npz", "--eps=0.1", "--attacks=pgd"],
+            "leave out --attacks, --eps",
+        ),
         (["evaluate", "{run}", "--attacks=pgd:stepz=3"], "Unknown parameter 'stepz=3'"),
         (["evaluate", "{run}", "--eps=-1"], "Expected eps > 0"),
         (["evaluate", "{run}", "--num=0"], "Expected num >= 1"),
@@ -339,7 +373,8 @@ def test_help_does_not_import_jax():
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("attacks", ["pgd", "mi_fgsm", "GridAdv.R"]),
+        ("attacks", ["pgd", "mi_fgsm", "GridAdv.R", "--attacks cw_ball", "The margin loss of C&W"]),
+        ("suites", ["table3", "table6", "autoattack", "composite", "pgd>grid_adv>colour"]),
         ("objectives", ["standard", "at", "rt", "srt"]),
         ("models", ["small_cnn", "tiny_cnn", "wrn"]),
         ("datasets", ["digits", "orl", "folder:PATH", "npz:PATH"]),

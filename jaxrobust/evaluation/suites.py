@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxrobust import attacks
 from jaxrobust.attacks import PGD, GridSearch, RandomSearch, Sequence
+from jaxrobust.attacks.autoattack import autoattack
 from jaxrobust.evaluation._types import CLEAN
 from jaxrobust.evaluation.threats import ThreatModel
 from jaxrobust.neighbourhoods import NEIGHBOURHOODS, ColourShift, Compose, RotationTranslation
@@ -120,8 +121,6 @@ def _fab(t: ThreatModel, **options: Any) -> attacks.FAB:
 
 
 def _autoattack(t: ThreatModel) -> attacks.Ensemble:
-    from jaxrobust.attacks.autoattack import autoattack
-
     k = t.lengths
     return autoattack(_ball(t), steps=k.aa_steps, queries=k.aa_queries, num_targets=k.targets)
 
