@@ -111,8 +111,8 @@ class ColourShift:
         _validate.within("grey", self.grey, 0, 1, "1 is black-and-white.")
 
     @property
-    def _limits(self) -> Shift:
-        return Shift(self.hue, self.saturation, self.brightness, self.contrast, self.grey)
+    def _limits(self) -> tuple[float | Array, ...]:
+        return (self.hue, self.saturation, self.brightness, self.contrast, self.grey)
 
     def _lowest(self) -> Shift:
         """The least value of each: no scale below 0, no way back from grey."""
