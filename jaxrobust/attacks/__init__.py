@@ -12,8 +12,10 @@ from jaxrobust.attacks.ddn import DDN
 from jaxrobust.attacks.fab import FAB
 from jaxrobust.attacks.grid import GridSearch
 from jaxrobust.attacks.joint import JointSearch
+from jaxrobust.attacks.jsma import JSMA, MostLikely, every_class, others_logsumexp, runner_up, sum_of_others
 from jaxrobust.attacks.mi_fgsm import MIFGSM
 from jaxrobust.attacks.pgd import PGD, fgsm
+from jaxrobust.attacks.pointwise import PointWise
 from jaxrobust.attacks.random_search import RandomSearch
 from jaxrobust.attacks.sequence import Sequence
 from jaxrobust.attacks.square import Square
@@ -31,35 +33,48 @@ ATTACKS = {
     "ddn": DDN,
     "ensemble": Ensemble,
     "fab": FAB,
+    "jsma": JSMA,
+    "pointwise": PointWise,
 }
 STARTS = {"identity": identity_start, "uniform": uniform_start, "near": NearStart}
 GRADIENTS = {"exact": exact_gradient, "bpda": BPDA, "eot": EOT}
+DESIGNATIONS = {"every_class": every_class, "runner_up": runner_up, "most_likely": MostLikely}
+OTHERS = {"others_logsumexp": others_logsumexp, "sum_of_others": sum_of_others}
 
 __all__ = [
     "APGD",
     "ATTACKS",
     "BPDA",
     "DDN",
+    "DESIGNATIONS",
     "EOT",
     "FAB",
     "GRADIENTS",
+    "JSMA",
     "MIFGSM",
+    "OTHERS",
     "PGD",
     "STARTS",
     "CarliniWagner",
     "Ensemble",
     "GridSearch",
     "JointSearch",
+    "MostLikely",
     "NearStart",
+    "PointWise",
     "RandomSearch",
     "Sequence",
     "Square",
     "autoattack",
     "bpda",
     "eot",
+    "every_class",
     "exact_gradient",
     "fgsm",
     "identity_start",
     "near_start",
+    "others_logsumexp",
+    "runner_up",
+    "sum_of_others",
     "uniform_start",
 ]

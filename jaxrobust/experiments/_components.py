@@ -11,7 +11,7 @@ from typing import Any
 from flax import linen as nn
 
 from jaxrobust import _validate
-from jaxrobust.attacks import ATTACKS, GRADIENTS, STARTS
+from jaxrobust.attacks import ATTACKS, DESIGNATIONS, GRADIENTS, OTHERS, STARTS
 from jaxrobust.models import MODELS
 from jaxrobust.neighbourhoods import NEIGHBOURHOODS
 from jaxrobust.numerics.losses import LOSSES
@@ -29,6 +29,8 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "gradient": GRADIENTS,
     "start": STARTS,
     "target": TARGETS,
+    "designation": DESIGNATIONS,
+    "others": OTHERS,
 }
 
 _PROTOCOLS = {Attack: "attack", Neighbourhood: "neighbourhood", Objective: "objective", nn.Module: "model"}

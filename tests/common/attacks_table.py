@@ -7,25 +7,29 @@ from jaxrobust.attacks import (
     APGD,
     DDN,
     FAB,
+    JSMA,
     MIFGSM,
     PGD,
     CarliniWagner,
     Ensemble,
     GridSearch,
     JointSearch,
+    PointWise,
     RandomSearch,
     Sequence,
     Square,
     fgsm,
     identity_start,
     near_start,
+    runner_up,
+    sum_of_others,
 )
-from jaxrobust.neighbourhoods import L2, ColourShift, Compose, LInf, RotationTranslation
+from jaxrobust.neighbourhoods import L0, L2, ColourShift, Compose, LInf, RotationTranslation
 from jaxrobust.numerics import losses
 from jaxrobust.types import Attack
 
 MOVES = RotationTranslation(max_angle=30.0, max_shift=1.5)
-COLOURS = ColourShift(hue=180.0, saturation=1.0, brightness=0.3, contrast=1.0, grey=1.0)
+COLOURS = ColourShift(hue=120.0, saturation=1.0, brightness=0.3, contrast=1.0, grey=1.0)
 
 
 class Row(NamedTuple):
@@ -56,8 +60,8 @@ ATTACK_ROWS = (
     Row("apgd", "linf", APGD(neighbourhood=LInf(eps=0.2), steps=6)),
     Row("apgd", "l2-dlr-restarts", APGD(neighbourhood=L2(eps=0.7), steps=5, restarts=2, loss_fn=losses.dlr)),
     Row("apgd", "targets", APGD(neighbourhood=LInf(eps=0.2), steps=5, num_targets=9)),
-    Row("square", "linf", Square(neighbourhood=LInf(eps=0.2), queries=30)),
-    Row("square", "l2-restarts", Square(neighbourhood=L2(eps=0.9), queries=20, restarts=2)),
+    Row("square", "linf", Square(neighbourhood=LInf(eps=0.5), queries=60)),
+    Row("square", "l2-restarts", Square(neighbourhood=L2(eps=2.5), queries=40, restarts=2)),
     Row("random_search", "poses", RandomSearch(neighbourhood=MOVES, num=5, chunk=2)),
     Row("grid", "poses", GridSearch(neighbourhood=MOVES, granularity=(3, 1, 5), chunk=4)),
     Row("pgd", "colours", PGD(neighbourhood=COLOURS, steps=4, step_size=0.5, restarts=2), channels=3),
@@ -91,6 +95,28 @@ ATTACK_ROWS = (
             restarts=2,
             start_fn=identity_start,
         ),
+        channels=3,
+    ),
+    Row("jsma", "every-class", JSMA(neighbourhood=L0(eps=4, features=True), upsilon=0.5, chunk=2)),
+    Row(
+        "jsma",
+        "paper",
+        JSMA(
+            neighbourhood=L0(eps=4),
+            upsilon=0.5,
+            theta=-1.0,
+            target_fn=runner_up,
+            others_fn=sum_of_others,
+            by_room=False,
+            prune=False,
+        ),
+        channels=3,
+    ),
+    Row("pointwise", "features", PointWise(neighbourhood=L0(eps=4, features=True), starts=2, shares=8)),
+    Row(
+        "pointwise",
+        "pixels",
+        PointWise(neighbourhood=L0(eps=4), starts=2, shares=8, bisections=2),
         channels=3,
     ),
     Row(
