@@ -161,7 +161,9 @@ def project_l2_box(delta: Array, eps: float | Array, low: float | Array, high: f
 
     fits = jnp.minimum(squares, bounds).sum() <= budget
     t = lax.fori_loop(0, _NEWTON_STEPS, climb, jnp.zeros_like(budget + squares.sum()))
-    return jnp.clip(jnp.where(fits, 1.0, jnp.sqrt(t)) * delta, low, high)
+    # The derivative of a root at 0 is infinite, and 0 times it NaN.
+    root = jnp.where(t > 0, jnp.sqrt(jnp.where(t > 0, t, 1.0)), 0.0)
+    return jnp.clip(jnp.where(fits, 1.0, root) * delta, low, high)
 
 
 def l0_norm(x: Array) -> Array:
