@@ -69,7 +69,8 @@ class ColourShift:
 
     Smooth in theta and image, with finite derivatives everywhere: hue is a rotation in a linear space, which
     has no undefined angle for greys and no kinks, unlike HSV. Where the clip cuts, the derivative passes
-    straight through: it is that of the unclipped image.
+    straight through: it is that of the unclipped image. The clip's own is 0 there and half at 0 and 1, where
+    most pixels of MNIST are, and PGD finds less with it.
 
     Args:
         hue: largest turn in degrees, in [0, 180]. Positive turns go from red to yellow and green.
