@@ -39,9 +39,10 @@ def five(images, ex):
     return images.reshape(images.shape[0], -1) @ DIRECTIONS
 
 
-def wavy(images, ex):
-    """Five classes with many local maxima."""
-    return jnp.sin(2 * five(images, ex)) + jnp.cos(3 * five(images, ex) + 1)
+def rough(images, ex):
+    """Five classes, the first ahead by 2, with many local maxima."""
+    waves = jnp.sin(9 * five(images, ex)) + jnp.cos(17 * five(images, ex))
+    return waves + jnp.array([2.0, 0.0, 0.0, 0.0, 0.0])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -138,8 +139,9 @@ def test_it_is_algorithm_1(l2, steps):
         numpy_apgd(*row, eps=0.1, steps=steps, rho=0.75, l2=l2) for row in zip(starts, CURVATURE, CENTRES)
     ]
     np.testing.assert_allclose(-found, [value for value, _ in expected], rtol=1e-4, atol=1e-9)
-    assert len({tuple(halvings) for _, halvings in expected}) > 1  # rows do differ in their schedules
     assert all(halvings for _, halvings in expected)
+    # Sign steps overshoot at every checkpoint of all rows; in l_2 the rows have schedules of their own.
+    assert not l2 or len({tuple(halvings) for _, halvings in expected}) > 1
 
 
 def _second_less_first(logits, target):
@@ -147,16 +149,12 @@ def _second_less_first(logits, target):
     return logits[:, 1] - logits[:, 0]
 
 
-TARGET = jnp.argmax(wavy(CUT, None), axis=-1)
-
-
 def test_restarts_begin_with_those_of_fewer_and_leave_fooled_rows_alone():
-    attack = APGD(neighbourhood=LInf(eps=0.03), steps=4)
-    results = [run(replace(attack, restarts=n), wavy, CUT, TARGET) for n in (1, 2, 20)]
+    attack = APGD(neighbourhood=LInf(eps=0.06), steps=2)
+    results = [run(replace(attack, restarts=n), rough, CUT, ZEROS) for n in (1, 2, 20)]
     for fewer, more in itertools.pairwise(results):
         assert bool((more.found >= fewer.found).all())
         np.testing.assert_array_equal(more.image[fewer.found], fewer.image[fewer.found])
-    assert not results[0].found.all()
     assert results[-1].found.sum() > results[0].found.sum() > 0
 
 
