@@ -179,7 +179,7 @@ class L1:
     Args:
         eps: the radius in pixel units over the whole image, >= 0; 10 to 12 are usual for MNIST and CIFAR-10.
         sparsity: the share, in [0, 1), of the values with a gradient that a step leaves alone, see `ascent`;
-            0.95 to 0.99 are usual.
+            0.95 to 0.99 are usual, with steps of 0.05 to 0.2 radii.
 
     Raises:
         ValueError: for a negative or non-finite radius, a sparsity out of range.
@@ -194,7 +194,7 @@ class L1:
     """
 
     eps: float | Array
-    sparsity: float = 0.95
+    sparsity: float = 0.99
 
     def __post_init__(self) -> None:
         _validate.non_negative("eps", self.eps, "Radii are in pixels over the whole image, e.g. eps=10.0.")
@@ -268,6 +268,10 @@ class L0:
         eps: how many pixels may change, an integer >= 0; a pixel counts once, whichever of its channels
             change.
         features: count values `[h, w, c]` instead of pixels.
+
+    A step of one radius moves eps pixels to the border of the box, and a projection keeps the pixels that
+    moved most. So gradient attacks need steps of about 1 radius: what a short step moves is dropped again in
+    favour of what moved before.
 
     Raises:
         ValueError: unless eps is an integer >= 0.

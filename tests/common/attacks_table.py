@@ -24,7 +24,17 @@ from jaxrobust.attacks import (
     runner_up,
     sum_of_others,
 )
-from jaxrobust.neighbourhoods import L0, L2, ColourShift, Compose, LInf, RotationTranslation
+from jaxrobust.neighbourhoods import (
+    L0,
+    L1,
+    L2,
+    ColourShift,
+    Compose,
+    GaussianNoise,
+    LInf,
+    Masked,
+    RotationTranslation,
+)
 from jaxrobust.numerics import losses
 from jaxrobust.types import Attack
 
@@ -57,6 +67,15 @@ ATTACK_ROWS = (
     Row("pgd", "joint", PGD(neighbourhood=Compose(parts=(LInf(eps=0.1), MOVES)), steps=3, step_size=0.5)),
     Row("pgd", "fgsm", fgsm(LInf(eps=0.2))),
     Row("mi_fgsm", "linf", MIFGSM(neighbourhood=LInf(eps=0.2), steps=4)),
+    Row(
+        "mi_fgsm",
+        "masked-l1",
+        MIFGSM(neighbourhood=Masked(neighbourhood=L1(eps=4.0)), steps=4, step_size=0.5),
+    ),
+    Row("pgd", "l1", PGD(neighbourhood=L1(eps=4.0, sparsity=0.9), steps=4, step_size=0.5)),
+    Row("pgd", "l0", PGD(neighbourhood=L0(eps=5), steps=4, step_size=1.0), channels=3),
+    Row("pgd", "masked", PGD(neighbourhood=Masked(neighbourhood=LInf(eps=0.4)), steps=4, step_size=0.4)),
+    Row("random_search", "noise", RandomSearch(neighbourhood=GaussianNoise(sigma=0.5), num=6)),
     Row("apgd", "linf", APGD(neighbourhood=LInf(eps=0.2), steps=6)),
     Row("apgd", "l2-dlr-restarts", APGD(neighbourhood=L2(eps=0.7), steps=5, restarts=2, loss_fn=losses.dlr)),
     Row("apgd", "targets", APGD(neighbourhood=LInf(eps=0.2), steps=5, num_targets=9)),
