@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,19 @@ def test_images_are_kept_and_tried_again(finished, command, tmp_path):
     for name in ("none", "FGSM", "DDN-5", "worst"):
         assert again[name]["accuracy"] == rows[name]["accuracy"]
     assert again["FGSM"]["accuracy_8bit"] == rows["FGSM"]["accuracy_8bit"]
+
+
+def test_a_run_of_an_older_threat_model_has_the_published_radii(finished, command, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(finished, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("eps_linf", "eps_l2", "eps_l0", "colours", "lengths"):
+        del config["experiment"]["threat"][name]
+    (folder / "config.json").write_text(json.dumps(config))
+    code, _, err = command("evaluate", folder, "--attacks=ddn:steps=2", "--num=20", "--report", tmp_path)
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert rows[1]["eps"] == [{"kind": "L2", "eps": 0.6}]
 
 
 def test_the_report_says_the_whole_command(finished, command, tmp_path):

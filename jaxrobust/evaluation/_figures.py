@@ -1,6 +1,7 @@
 """The figures of a report: accuracy-against-radius panels, and one page with table, curves and gallery."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,11 +9,13 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from jaxrobust.evaluation import _pictures
 from jaxrobust.evaluation._types import WORST, Curve, Report, Seen
+from jaxrobust.evaluation.breakage import Breakage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +44,50 @@ _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)))
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One set of axes: labelled curves over one x axis."""
+    """One set of axes: labelled curves over one x axis.
+
+    `norm`: p of the ball in whose own units x is; None: x is the share of each curve's full radius.
+    """
 
     title: str
     lines: tuple[tuple[str, Curve], ...]
+    norm: float | None
+
+    @property
+    def unit(self) -> str:
+        """What x is."""
+        return _UNITS[self.norm]
+
+    def radii(self, curve: Curve) -> np.ndarray:
+        """The x values of one of its curves."""
+        return np.array(curve.factors) * (1.0 if self.norm is None or curve.eps is None else curve.eps)
+
+
+_UNITS: dict[float | None, str] = {
+    None: "share of the full radius",
+    math.inf: "ℓ∞ radius (pixels in [0, 1])",
+    2.0: "ℓ2 radius (pixels in [0, 1])",
+    1.0: "ℓ1 radius (pixels in [0, 1])",
+    0.0: "ℓ0 radius (a count)",
+}
+_NORMS: dict[float | None, str] = {
+    math.inf: "ℓ∞",
+    2.0: "ℓ2",
+    1.0: "ℓ1",
+    0.0: "ℓ0",
+    None: "geometry, colour, composites",
+}
 
 
 def panels(reports: Sequence[Report]) -> list[Panel]:
-    """Several models: a panel per attack, a line per model. One model: a panel with a line per attack."""
+    """Several models: a panel per attack, a line per model. One model: per norm, a line per attack."""
     if len(reports) == 1:
-        lines = tuple((curve.attack, curve) for curve in reports[0].curves)
-        return [Panel(title=str(reports[0].meta["model"]), lines=lines)] if lines else []
+        curves = reports[0].curves
+        return [
+            Panel(title=title, lines=tuple((c.attack, c) for c in curves if c.norm == norm), norm=norm)
+            for norm, title in _NORMS.items()
+            if any(curve.norm == norm for curve in curves)
+        ]
     names = dict.fromkeys(curve.attack for report in reports for curve in report.curves)
     found = []
     for name in names:
@@ -62,22 +98,17 @@ def panels(reports: Sequence[Report]) -> list[Panel]:
             if curve.attack == name
         )
         radius = lines[0][1].radius
-        found.append(Panel(title=f"{name} ({radius})" if radius else name, lines=lines))
+        norms = {curve.norm for _, curve in lines}
+        title = f"{name} ({radius})" if radius else name
+        found.append(Panel(title=title, lines=lines, norm=norms.pop() if len(norms) == 1 else None))
     return found
-
-
-def _common_eps(panel: Panel) -> float | None:
-    """The radius in pixels, where all the panel's curves have the same one."""
-    radii = {curve.eps for _, curve in panel.lines}
-    return radii.pop() if len(radii) == 1 else None
 
 
 def draw(axes: Axes, panel: Panel, ink: Ink) -> None:
     """Draws a panel: percent against radius, with 95% bands."""
-    eps = _common_eps(panel)
     for at, (label, curve) in enumerate(panel.lines):
         colour = ink.lines[at % len(ink.lines)]
-        x = np.array(curve.factors) * (eps or 1.0)
+        x = panel.radii(curve)
         axes.fill_between(
             x, 100 * np.array(curve.low), 100 * np.array(curve.high), color=colour, alpha=0.15, lw=0
         )
@@ -92,7 +123,7 @@ def draw(axes: Axes, panel: Panel, ink: Ink) -> None:
             label=label,
         )
     axes.set_title(panel.title, color=ink.text, fontsize=11)
-    axes.set_xlabel("radius (pixels in [0, 1])" if eps else "share of the full radius", color=ink.text)
+    axes.set_xlabel(panel.unit, color=ink.text)
     counts = " / ".join(dict.fromkeys(f"{curve.n:,}" for _, curve in panel.lines))
     axes.set_ylabel(f"accuracy (%), {counts} images", color=ink.text)
     axes.set_ylim(-2, 102)
@@ -114,6 +145,31 @@ def panel_svg(panel: Panel, ink: Ink) -> bytes:
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
     draw(axes, panel, ink)
+    return _svg(figure)
+
+
+def breakage_svg(found: Breakage, ink: Ink) -> bytes:
+    """Which attack broke which image: a line per attack, images ordered by how many attacks broke them."""
+    figure = Figure(figsize=(9.0, 0.6 + 0.24 * len(found.attacks)), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    # Images that the same attacks broke stand side by side.
+    order = np.lexsort((*found.broken[::-1], -found.by_how_many))
+    shades = ListedColormap([ink.faint, ink.lines[1]])
+    axes.imshow(found.broken[:, order], cmap=shades, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_yticks(range(len(found.attacks)), found.attacks, fontsize=8)
+    axes.set_yticks(np.arange(len(found.attacks) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", axis="y", color=ink.text, linewidth=0.5)
+    axes.set_xticks([])
+    axes.tick_params(which="both", colors=ink.text, length=0)
+    axes.set_xlabel(f"{found.broken.shape[1]:,} images", color=ink.text, fontsize=9)
+    axes.spines[:].set_visible(False)
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> bytes:
+    """The same bytes for the same figure."""
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "jaxrobust"}):
         figure.savefig(out, format="svg", metadata={"Date": None})

@@ -117,7 +117,8 @@ def result_bounds(view: View) -> Verdict:
         listed = ", ".join(f"{count} of {name}" for name, count in outside.items())
         advice = (
             f"Some results lie farther than the radius ({listed}) and were not counted as successes: an "
-            "attack of fixed radius must project its last step."
+            "attack of fixed radius must project its last step, a minimum-norm attack says that it is one "
+            "(minimum_norm = True)."
         )
         return verdict("result_bounds", Level.WARN, sum(outside.values()), "results outside", advice)
     return verdict(
@@ -206,6 +207,8 @@ CHECKS: dict[str, Callable[[View], Verdict]] = {
     "restarts": _masking.restarts,
     "rounding": rounding,
     "black_box": _masking.black_box,
+    "square": _masking.square,
+    "transfer": _masking.transfer,
     "one_step": _masking.one_step,
     "identity": identity,
 }

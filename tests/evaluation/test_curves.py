@@ -6,9 +6,10 @@ import pytest
 from scipy import stats as scipy_stats
 
 from jaxrobust.attacks import PGD, fgsm
-from jaxrobust.evaluation import EvalAttack, _engine, accuracy_curve, evaluate
-from jaxrobust.neighbourhoods import LInf
+from jaxrobust.evaluation import EvalAttack, _engine, accuracy_curve, evaluate, runner_up
+from jaxrobust.neighbourhoods import L2, LInf
 from jaxrobust.types import AttackResult, Model
+from tests.evaluation.stand_ins import Boundary
 
 EPS = 0.1
 
@@ -35,7 +36,7 @@ def test_the_curve_of_a_linear_model_is_the_tail_of_its_margins(linear):
     for accuracy, low, high in zip(curve.accuracy, curve.low, curve.high):
         known = scipy_stats.binomtest(round(accuracy * 53), 53).proportion_ci(method="wilson")
         assert (low, high) == pytest.approx((known.low, known.high))
-    assert (curve.eps, curve.radius, curve.n) == (EPS, "ℓ∞ 0.1", 53)
+    assert (curve.eps, curve.norm, curve.radius, curve.n) == (EPS, np.inf, "ℓ∞ 0.1", 53)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,5 +109,12 @@ def test_progress_is_told_by_radius(linear):
 def test_bad_arguments_are_named(linear):
     with pytest.raises(ValueError, match="clean entry"):
         curve_of(linear, None)
+    with pytest.raises(ValueError, match=r"evaluate it once and take curve_of"):
+        curve_of(linear, Boundary(neighbourhood=L2(eps=0.1)))
+    led = EvalAttack(PGD(neighbourhood=LInf(eps=EPS), targeted=True), target_fn=runner_up)
+    with pytest.raises(ValueError, match="Leave target_fn out"):
+        accuracy_curve(
+            linear.model, {}, {}, linear.images, linear.labels, led, name="a", batch_size=8, seed=0
+        )
     with pytest.raises(ValueError, match="factors >= 0"):
         curve_of(linear, fgsm(LInf(eps=EPS)), factors=(-1.0,))
