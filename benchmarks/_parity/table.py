@@ -42,6 +42,8 @@ def _case_rows(root: Path, problem: store.Problem, name: str, verdicts: list[dic
         row = {key: value for key, value in record.items() if key not in ("key", "source")}
         if record.get("problem") != problem.digest:
             row["error"] = "made from other weights or images; run the command again"
+        elif any(f"{problem.model}/{name}/{library}" not in verdict for verdict in verdicts):
+            row.setdefault("error", "not judged yet; run the command again")
         if "error" not in row:
             images = store.read_arrays(
                 store.result_path(root, problem.model, name, library).with_suffix(".npz")
