@@ -264,14 +264,14 @@ class L1:
 class L0:
     r"""The l_0 ball: x' in [0, 1] differs from x in at most $\epsilon$ pixels, by any amount.
 
+    A step of one radius moves eps pixels to the border of the box, and a projection keeps the pixels that
+    moved most. So gradient attacks need steps of about 1 radius: what a short step moves is dropped again in
+    favour of what moved before.
+
     Args:
         eps: how many pixels may change, an integer >= 0; a pixel counts once, whichever of its channels
             change.
         features: count values `[h, w, c]` instead of pixels.
-
-    A step of one radius moves eps pixels to the border of the box, and a projection keeps the pixels that
-    moved most. So gradient attacks need steps of about 1 radius: what a short step moves is dropped again in
-    favour of what moved before.
 
     Raises:
         ValueError: unless eps is an integer >= 0.
