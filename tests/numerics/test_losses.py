@@ -56,6 +56,20 @@ def test_margin_takes_the_argmax_of_a_distribution():
     np.testing.assert_allclose(losses.margin(jnp.asarray(LOGITS), jnp.asarray(SOFT)), [0.5, -0.5])
 
 
+def test_log_odds_rises_with_cross_entropy_and_has_its_direction_also_where_that_vanishes():
+    z, labels = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32), np.arange(6) % 5
+    entropy = np.asarray(losses.cross_entropy(z, labels), np.float64)
+    np.testing.assert_allclose(losses.log_odds(z, labels), np.log(np.expm1(entropy)), rtol=1e-5)
+    # -log p has the gradient (1 - p) times that of log((1 - p) / p).
+    share = 1 - np.exp(-entropy)[:, None]
+    np.testing.assert_allclose(
+        share * grad(losses.log_odds, z, labels), grad(losses.cross_entropy, z, labels), atol=1e-6
+    )
+    confident = [[200.0, 0.0, 0.0]]
+    np.testing.assert_array_equal(grad(losses.cross_entropy, confident, [0]), 0)
+    np.testing.assert_allclose(grad(losses.log_odds, confident, [0]), [[-1, 0.5, 0.5]], rtol=1e-6)
+
+
 def test_margins_gradient_averages_over_ties():
     np.testing.assert_array_equal(grad(losses.margin, [[1.0, 1.0, 0.0]], [2]), [[0.5, 0.5, -1]])
 
