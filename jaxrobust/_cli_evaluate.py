@@ -55,6 +55,22 @@ from jaxrobust import _cli_common as common
     metavar="FILE.npz",
     help="Attack nothing: measure the model on images that --save-adversarial kept.",
 )
+@click.option(
+    "--transfer-from",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="RUN",
+    help="Another run: do its adversarial images break this one? A trust check; may be given again.",
+)
+@click.option(
+    "--certify",
+    type=float,
+    metavar="SIGMA",
+    help="Also certificates by randomised smoothing, under noise of this deviation in pixels of [0, 1].",
+)
+@click.option(
+    "--certify-draws", type=int, default=1_000, show_default=True, help="Noisy copies of each image."
+)
 @click.option("--no-curves", is_flag=True, help="Leave accuracy against the radius out of the report.")
 @click.option(
     "--report",
@@ -70,8 +86,8 @@ from jaxrobust import _cli_common as common
 )
 def evaluate(
     run, attacks, dataset, size, channels, num, data_dir, eps, eps_l2, eps_l0, max_angle, max_shift, steps,
-    restarts, batch_size, seed, robust_risk, allow_batch_dependent, save_adversarial, adversarial, no_curves,
-    report, which,
+    restarts, batch_size, seed, robust_risk, allow_batch_dependent, save_adversarial, adversarial,
+    transfer_from, certify, certify_draws, no_curves, report, which,
 ):  # fmt: skip
     """Measure a run, or one checkpoint of it, under attack.
 
@@ -87,6 +103,7 @@ def evaluate(
       jaxrobust evaluate runs/digits_srt-seed0 --attacks "pgd>grid_adv>colour,pgd:target=least_likely"
       jaxrobust evaluate runs/digits_srt-seed0 --save-adversarial images.npz
       jaxrobust evaluate runs/digits_at-seed0 --adversarial images.npz
+      jaxrobust evaluate runs/digits_srt-seed0 --certify 0.1 --transfer-from runs/digits_at-seed0
       jaxrobust evaluate runs/mine --dataset npz:other.npz --report out/
       jaxrobust evaluate runs/mine --dataset folder:photos --size 8 --channels 1
     """
@@ -106,7 +123,14 @@ def evaluate(
     folder = report or loaded.folder / "evaluation"
     if adversarial is not None:
         _refuse_beside_adversarial(
-            {"--attacks": attacks, "--dataset": dataset, "--save-adversarial": save_adversarial, **changes}
+            {
+                "--attacks": attacks,
+                "--dataset": dataset,
+                "--save-adversarial": save_adversarial,
+                "--transfer-from": transfer_from or None,
+                "--certify": certify,
+                **changes,
+            }
         )
         found = experiments.evaluate_stored(
             loaded, adversarial, num=num, batch_size=batch_size, log_fn=common.say
@@ -128,6 +152,9 @@ def evaluate(
             channels=channels,
             refuse_batch_dependent=not allow_batch_dependent,
             save_adversarial=save_adversarial,
+            transfer_from=[experiments.load_run(other) for other in transfer_from],
+            certify=certify,
+            certify_draws=certify_draws,
             log_fn=common.say,
         )
     common.say(evaluation.rows_table(found))

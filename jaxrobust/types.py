@@ -6,10 +6,16 @@ Shapes in docstrings: ``b`` batch, ``h w c`` image, ``k`` classes. Images are fl
 are not said to be uint8. Keys are typed (`jax.random.key`), one per row: ``keys`` has shape ``[b]``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
+
+LATER: Mapping[str, bool] = MappingProxyType({"later": True})
+"""Metadata of a configuration's field that was added after configurations had been written without it.
+
+JSON leaves such a field out at its default, so that runs and rows from before are still recognised."""
 
 PyTree: TypeAlias = Any
 Array: TypeAlias = jax.Array
@@ -89,8 +95,10 @@ class Ball(Neighbourhood, Protocol):
     What those attacks need that know their geometry (minimum norm, sparse, square-shaped).
     """
 
-    eps: float | Array
-    """The radius, in the norm's own units: pixels of [0, 1], or a count for p = 0."""
+    @property
+    def eps(self) -> float | Array:
+        """The radius, in the norm's own units: pixels of [0, 1], or a count for p = 0."""
+        ...
 
     @property
     def norm(self) -> float:
@@ -176,12 +184,15 @@ class Model(NamedTuple):
             device.
         image_shape: `(h, w, c)`.
         num_classes: k.
+        random: whether eval mode draws from `keys` too, as a randomised defence does. Evaluation then attacks
+            and judges the mean logits over draws.
     """
 
     init: Callable[[Array], tuple[PyTree, PyTree]]
     apply: Callable[..., tuple[Outputs, PyTree]]
     image_shape: tuple[int, int, int]
     num_classes: int
+    random: bool = False
 
 
 class Batch(NamedTuple):

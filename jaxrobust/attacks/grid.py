@@ -1,6 +1,6 @@
 """Exhaustive search on a grid of poses or colours (GridAdv of Engstrom et al., arXiv:1712.02779)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 
@@ -10,7 +10,7 @@ from jaxrobust.attacks._grids import Gridded, check_granularity, has_grid
 from jaxrobust.attacks._search import search
 from jaxrobust.attacks._worst import to_result
 from jaxrobust.numerics.losses import cross_entropy
-from jaxrobust.types import Array, AttackResult, Example, LossFn, ScoreFn, Theta
+from jaxrobust.types import LATER, Array, AttackResult, Example, LossFn, ScoreFn, Theta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ contrast, grey), got (5, 5, 31).
     granularity: tuple[int, ...] = (5, 5, 31)
     loss_fn: LossFn = cross_entropy
     chunk: int = 5
-    targeted: bool = False
+    targeted: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)

@@ -1,6 +1,6 @@
 """The momentum iterative fast gradient sign method (Dong et al., arXiv:1710.06081)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxrobust.attacks._gradients import GradientFn, exact_gradient
 from jaxrobust.attacks._starts import StartFn, identity_start
 from jaxrobust.attacks._worst import nothing, to_result
 from jaxrobust.numerics.losses import cross_entropy
-from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn, Theta
+from jaxrobust.types import LATER, Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn, Theta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class MIFGSM:
     gradient_fn: GradientFn = exact_gradient
     start_fn: StartFn = identity_start
     keep_worst: bool = True
-    targeted: bool = False
+    targeted: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)

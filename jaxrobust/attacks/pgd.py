@@ -1,6 +1,6 @@
 """Projected gradient ascent on the loss (Madry et al., arXiv:1706.06083), and FGSM as its one-step case."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.attacks._starts import StartFn, identity_start, uniform_start
 from jaxrobust.attacks._worst import Worst, nothing, to_result, worse_of
 from jaxrobust.numerics.losses import cross_entropy
-from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn
+from jaxrobust.types import LATER, Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class PGD:
     gradient_fn: GradientFn = exact_gradient
     start_fn: StartFn = uniform_start
     keep_worst: bool = True
-    targeted: bool = False
+    targeted: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)

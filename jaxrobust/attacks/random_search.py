@@ -1,6 +1,6 @@
 """The worst of k random perturbations (RandAdv and worst-of-k of Engstrom et al., arXiv:1712.02779)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 
@@ -10,7 +10,7 @@ from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.attacks._search import search
 from jaxrobust.attacks._worst import to_result
 from jaxrobust.numerics.losses import cross_entropy
-from jaxrobust.types import Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn, Theta
+from jaxrobust.types import LATER, Array, AttackResult, Example, LossFn, Neighbourhood, ScoreFn, Theta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class RandomSearch:
     num: int = 10
     loss_fn: LossFn = cross_entropy
     chunk: int = 1
-    targeted: bool = False
+    targeted: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)

@@ -9,6 +9,7 @@ from jaxrobust.evaluation._types import (
     Report,
     Sample,
     Seen,
+    Surrogate,
     TargetFn,
     Verdict,
 )
@@ -24,6 +25,14 @@ from jaxrobust.evaluation.curves import accuracy_curve, curve_of
 from jaxrobust.evaluation.names import parse, split_names, suite
 from jaxrobust.evaluation.report import Paths, write_report
 from jaxrobust.evaluation.robust import evaluate
+from jaxrobust.evaluation.smoothing import (
+    Certificate,
+    certificate_row,
+    certified_accuracy,
+    certified_curve,
+    certify,
+    smoothed_predict,
+)
 from jaxrobust.evaluation.suites import SUITE, SUITES
 from jaxrobust.evaluation.table import comparison_table, rows_table, verdicts_table
 from jaxrobust.evaluation.targets import TARGETS, least_likely, next_class, runner_up
@@ -44,6 +53,7 @@ __all__ = [
     "WORST",
     "AdversarialSet",
     "Breakage",
+    "Certificate",
     "Colours",
     "Curve",
     "EvalAttack",
@@ -54,11 +64,16 @@ __all__ = [
     "Sample",
     "Seen",
     "StoredAttack",
+    "Surrogate",
     "TargetFn",
     "ThreatModel",
     "Verdict",
     "accuracy_curve",
     "breakage",
+    "certificate_row",
+    "certified_accuracy",
+    "certified_curve",
+    "certify",
     "comparison_table",
     "curve_of",
     "evaluate",
@@ -70,6 +85,7 @@ __all__ = [
     "rows_table",
     "runner_up",
     "save_adversarial",
+    "smoothed_predict",
     "split_names",
     "suite",
     "verdicts_table",

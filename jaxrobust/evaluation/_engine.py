@@ -18,6 +18,7 @@ import numpy as np
 from jaxrobust import _validate
 from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.data import to_float
+from jaxrobust.evaluation import _draws
 from jaxrobust.numerics import losses
 from jaxrobust.numerics.compile import jit
 from jaxrobust.types import Attack, Example, Model, PyTree
@@ -25,6 +26,8 @@ from jaxrobust.types import Attack, Example, Model, PyTree
 PIXEL_TOLERANCE = 1e-6
 # Float32 `x + eps` exceeds eps by up to 3e-8, which is 1e-5 radii at a radius of 1/255.
 RADIUS_TOLERANCE = 1e-4
+# Of a random model, in each answer; an attack costs so many times more.
+DRAWS = 20
 
 
 def _attack(apply_fn, attack, params, stats, factor, key, folds, index, images, targets):
@@ -67,7 +70,8 @@ def num_compiled() -> int:
 class Subject(NamedTuple):
     """A model with its weights, and a labelled set of images to try it on.
 
-    `batch_size` is the one shape that is compiled, at most the number of images.
+    `batch_size` is the one shape that is compiled, at most the number of images. `judging`: the stats with
+    which the model judges what attacks found, where they are not those it is attacked with (see `_draws`).
     """
 
     model: Model
@@ -77,6 +81,7 @@ class Subject(NamedTuple):
     labels: np.ndarray
     batch_size: int
     seed: int
+    judging: PyTree = None
 
     @property
     def n(self) -> int:
@@ -128,8 +133,13 @@ class Attacked(NamedTuple):
         return ~(self.distance > 1 + RADIUS_TOLERANCE)
 
 
-def subject(model: Model, params, stats, images, labels, *, batch_size: int, seed: int) -> Subject:
-    """Checks everything that a user may get wrong, and moves the weights to the device once."""
+def subject(
+    model: Model, params, stats, images, labels, *, batch_size: int, seed: int, draws: int = DRAWS
+) -> Subject:
+    """Checks everything that a user may get wrong, and moves the weights to the device once.
+
+    A random model becomes the mean over `draws` of its draws.
+    """
     _validate.at_least("batch_size", batch_size, 1)
     _validate.at_least("seed", seed, 0)
     labels = np.asarray(labels)
@@ -139,9 +149,14 @@ def subject(model: Model, params, stats, images, labels, *, batch_size: int, see
         raise ValueError(f"Expected one label per image, got {len(images)} images and labels {labels.shape}.")
     losses.check_labels(labels, model.num_classes)
     check_images(images, model.image_shape)
-    params, stats = jax.device_put((params, stats))
+    _validate.at_least("draws", draws, 1)
+    judging = None
+    if model.random:
+        stats, judging = _draws.with_draws(stats, seed)
+        model = model._replace(apply=_draws.averaged(model.apply, draws), random=False)
+    params, stats, judging = jax.device_put((params, stats, judging))
     batch_size = min(batch_size, len(labels))
-    return Subject(model, params, stats, images, labels.astype(np.int32), batch_size, seed)
+    return Subject(model, params, stats, images, labels.astype(np.int32), batch_size, seed, judging)
 
 
 def check_images(images, image_shape: tuple[int, ...]) -> None:
@@ -185,9 +200,10 @@ def _batches(m: int, batch_size: int):
 def predict(s: Subject, images: np.ndarray) -> Predictions:
     """The model's answers to float images `[m, h, w, c]`, in batches of one shape."""
     _, program = _programs()
+    stats = s.stats if s.judging is None else s.judging
     parts = []
     for positions, count in _batches(len(images), s.batch_size):
-        out = program(s.model.apply, s.params, s.stats, images[positions])
+        out = program(s.model.apply, s.params, stats, images[positions])
         parts.append([np.asarray(value)[:count] for value in out])
     if not parts:
         k = s.model.num_classes

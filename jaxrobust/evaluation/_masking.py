@@ -15,9 +15,10 @@ from scipy import stats as scipy_stats
 
 from jaxrobust.attacks.pgd import PGD
 from jaxrobust.attacks.random_search import RandomSearch
+from jaxrobust.attacks.square import Square
 from jaxrobust.evaluation import _engine
 from jaxrobust.evaluation._engine import Predictions
-from jaxrobust.evaluation._types import Level, Verdict, is_targeted
+from jaxrobust.evaluation._types import CLEAN, Level, Surrogate, Verdict, is_targeted
 from jaxrobust.evaluation._view import View, attack_rows, graded, unmeasured, verdict
 from jaxrobust.neighbourhoods.lp import LInf
 from jaxrobust.numerics import losses
@@ -187,6 +188,79 @@ def black_box(view: View) -> Verdict:
     )
     share = wins / len(survivors)
     return verdict("black_box", Level.FAIL if share > 0.05 and wins > 2 else Level.WARN, share, unit, advice)
+
+
+def square(view: View) -> Verdict:
+    """An attack without gradients breaks hardly an image that the gradient attacks of its ball left right."""
+    unit = "share of the survivors broken by the Square Attack"
+    rows = {row["attack"] for row in attack_rows(view)}
+    blind = [n for n, entry in view.attacks.items() if n in rows and isinstance(entry.attack, Square)]
+    if view.report is None or not blind:
+        return unmeasured("square", unit, "no Square Attack among the attacks (add `square`).")
+    name = blind[0]
+    ball = getattr(view.attacks[name].attack, "neighbourhood", None)
+    others = [
+        n
+        for n, entry in view.attacks.items()
+        if n in rows and n != name and getattr(entry.attack, "neighbourhood", None) == ball
+    ]
+    if not others:
+        return unmeasured("square", unit, f"no gradient attack in the ball of {name}.")
+    survivors = np.logical_and.reduce([view.report.flags[f"correct/{n}"] for n in others])
+    survivors &= view.report.flags[f"correct/{CLEAN}"]
+    if not survivors.any():
+        return unmeasured("square", unit, f"{', '.join(others)} left no image right.")
+    wins = int(np.sum(survivors & ~view.report.flags[f"correct/{name}"]))
+    share = wins / int(survivors.sum())
+    if not wins:
+        advice = f"{name} breaks none of the images that the attacks with gradients left right."
+        return verdict("square", Level.OK, 0, unit, advice)
+    advice = (
+        f"{name}, which asks for no gradient, breaks {wins} of {int(survivors.sum())} images that "
+        f"{', '.join(others)} left right: gradients are masked, or those attacks are too short. Quote the "
+        "worst case, and try AutoAttack or a surrogate gradient (bpda)."
+    )
+    return verdict("square", Level.FAIL if share > 0.05 and wins > 2 else Level.WARN, share, unit, advice)
+
+
+def transfer(view: View) -> Verdict:
+    """Adversarial images of another model do not break what the attack on this one left right."""
+    unit = "share of the survivors broken by images from another model"
+    if not view.surrogates:
+        return unmeasured("transfer", unit, "no other model given (--transfer-from RUN).")
+    main = _main_attack(view)
+    if main is None:
+        return unmeasured("transfer", unit, "no iterative gradient attack on a pixel ball.")
+    (name, attack), small = main, _subset(view)
+    survivors = np.flatnonzero(_stays_measured(small, name))
+    if not len(survivors):
+        return unmeasured("transfer", unit, f"{name} left no image right.")
+    index, labels = small.rows[survivors], small.labels[survivors]
+    broken = {source: _transferred(small, other, name, attack, index, labels)
+              for source, other in view.surrogates.items()}  # fmt: skip
+    source = max(broken, key=lambda key: int(broken[key].sum()))
+    wins = int(broken[source].sum())
+    if not wins:
+        advice = f"Images made on {', '.join(broken)} break none of those that {name} left right."
+        return verdict("transfer", Level.OK, 0, unit, advice)
+    advice = (
+        f"Images made by {name} on {source} break {wins} of {len(index)} that {name} on the model itself "
+        "left right: its own gradients mislead. Take more steps and restarts, a surrogate gradient (bpda), "
+        "or report the transferred images as an attack."
+    )
+    share = wins / len(index)
+    return verdict("transfer", Level.FAIL if share > 0.05 and wins > 2 else Level.WARN, share, unit, advice)
+
+
+def _transferred(
+    small: View, other: Surrogate, name: str, attack: Any, index: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Which rows the images break that the attack makes on another model."""
+    s = small.subject
+    maker = s._replace(model=other.model, params=other.params, stats=other.stats)
+    made = _engine.run_attack(maker, name, attack, index, labels, keep=index)
+    images = np.stack([made.images[int(row)] for row in index])
+    return ~_engine.predict(s, images).correct(labels) & made.inside()
 
 
 def one_step(view: View) -> Verdict:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from jaxrobust.types import Attack
+from jaxrobust.types import Attack, Model, PyTree
 
 CLEAN = "none"
 WORST = "worst"
@@ -81,6 +81,14 @@ class EvalAttack:
                 f"Expected a targeted attack with target_fn, got {type(self.attack).__name__} that is not. "
                 "Give it targeted=True, or leave target_fn out."
             )
+
+
+class Surrogate(NamedTuple):
+    """Another model of the same task, whose adversarial images are tried on the evaluated one."""
+
+    model: Model
+    params: PyTree
+    stats: PyTree
 
 
 class Level(StrEnum):
@@ -166,6 +174,8 @@ class Report:
         verdicts: what the trust checks found.
         curves: accuracy against radius, where measured.
         meta: model, dataset, n, class names, image shape, seed, batch size, versions, hardware.
+        certificate: the row of a randomised-smoothing certificate, with certified accuracy at some radii
+            under `radii`; None without one. Its curve is among `curves`.
         images: adversarial images float32 `[n, h, w, c]` by attack, where kept (float: PNG would round them).
     """
 
@@ -175,6 +185,7 @@ class Report:
     verdicts: tuple[Verdict, ...] = ()
     curves: tuple[Curve, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    certificate: Mapping[str, Any] | None = None
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def row(self, attack: str) -> dict[str, Any]:

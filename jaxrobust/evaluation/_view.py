@@ -8,14 +8,14 @@ import numpy as np
 
 from jaxrobust.evaluation import _engine
 from jaxrobust.evaluation._engine import Predictions, Subject
-from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Verdict
+from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Surrogate, Verdict
 
 _DRAW = 0
 
 
 class View(NamedTuple):
     """What the checks look at: one batch drawn from the set, the model's answers to it, and the report if
-    there is one; `rows` says where in the set each image is.
+    there is one; `rows` says where in the set each image is, `surrogates` are other models of the same task.
     """
 
     subject: Subject
@@ -24,6 +24,7 @@ class View(NamedTuple):
     rows: np.ndarray
     images: np.ndarray
     clean: Predictions
+    surrogates: Mapping[str, Surrogate] = {}
 
     @property
     def labels(self) -> np.ndarray:
@@ -36,12 +37,18 @@ class View(NamedTuple):
         return np.flatnonzero(self.clean.correct(self.labels))
 
 
-def look(subject: Subject, attacks: Mapping[str, EvalAttack], report: Report | None = None) -> View:
+def look(
+    subject: Subject,
+    attacks: Mapping[str, EvalAttack],
+    report: Report | None = None,
+    surrogates: Mapping[str, Surrogate] | None = None,
+) -> View:
     """The view of a subject that `check` and the single checks take."""
     # Drawn, as a set may be sorted by class; with a fixed seed, so that the checks say the same each time.
     index = np.random.default_rng(_DRAW).permutation(subject.n)[: subject.batch_size]
     images = _engine.gather(subject.images, index)
-    return View(subject, attacks, report, index, images, _engine.predict(subject, images))
+    clean = _engine.predict(subject, images)
+    return View(subject, attacks, report, index, images, clean, surrogates or {})
 
 
 def verdict(name: str, level: Level, evidence: float, unit: str, advice: str) -> Verdict:

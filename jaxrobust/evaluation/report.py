@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxrobust.evaluation import _figures, _pictures, _provenance
 from jaxrobust.evaluation._types import CLEAN, WORST, Level, Report
+from jaxrobust.evaluation.breakage import breakage
 
 _SYMBOLS = {Level.SKIPPED: "–", Level.OK: "✓", Level.WARN: "!", Level.FAIL: "✗"}
 _LABELS = {CLEAN: "none (clean)", WORST: "worst of all"}
@@ -116,6 +117,7 @@ def _summary(reports, title, command, facts, notes) -> dict[str, Any]:
             "rows": list(report.rows),
             "verdicts": [clean(verdict) for verdict in report.verdicts],
             "curves": [clean(curve) for curve in report.curves],
+            "certificate": report.certificate,
         }
         for report in reports
     ]
@@ -155,6 +157,11 @@ def html(
         comparison=_comparison(reports),
         details=[_detail(report) for report in reports],
         panels=_panels(reports),
+        norms=[found for report in reports if (found := _norms(report))["rows"]],
+        breakages=[found for report in reports if (found := _breakage(report))["rows"]],
+        certificates=[
+            {"model": report.meta["model"], **report.certificate} for report in reports if report.certificate
+        ],
         galleries=[_gallery(report) for report in reports],
         trust=_trust(reports),
         command=command,
@@ -251,6 +258,37 @@ def _detail(report: Report) -> dict[str, Any]:
     return {"model": report.meta["model"], "rows": rows, "r_stand": report.row(CLEAN)}
 
 
+def _norms(report: Report) -> dict[str, Any]:
+    """The minimum norms that a report has, a row per attack."""
+    rows = [row for row in report.rows if row.get("minimum_norm")]
+    return {"model": report.meta["model"], "rows": rows}
+
+
+def _breakage(report: Report) -> dict[str, Any]:
+    """Which attack broke which image, drawn and counted; of one attack there is nothing to compare."""
+    found = breakage(report)
+    if len(found.attacks) < 2 or not found.broken.any():
+        return {"rows": []}
+    alone = found.alone
+    right = int(report.flags[f"correct/{CLEAN}"].sum())
+    return {
+        "model": report.meta["model"],
+        "light": _pictures.data_uri(_figures.breakage_svg(found, _figures.LIGHT), "image/svg+xml"),
+        "dark": _pictures.data_uri(_figures.breakage_svg(found, _figures.DARK), "image/svg+xml"),
+        "rows": [
+            {
+                "attack": name,
+                "broke": int(line.sum()),
+                "alone": alone[name],
+                "members": report.row(name).get("broken_by") or [],
+            }
+            for name, line in zip(found.attacks, found.broken)
+        ],
+        "right": right,
+        "none": right - int((found.by_how_many > 0).sum()),
+    }
+
+
 def _panels(reports: Sequence[Report]) -> list[dict[str, str]]:
     return [
         {
@@ -260,7 +298,7 @@ def _panels(reports: Sequence[Report]) -> list[dict[str, str]]:
             "dark": _pictures.data_uri(_figures.panel_svg(panel, _figures.DARK), "image/svg+xml"),
             "text": "; ".join(
                 f"{label}: {_percent(curve.accuracy[0])}% clean, "
-                f"{_percent(curve.accuracy[-1])}% at the full radius, {curve.n:,} images"
+                f"{_percent(curve.accuracy[-1])}% at the largest radius, {curve.n:,} images"
                 for label, curve in panel.lines
             ),
         }

@@ -12,7 +12,7 @@ import numpy as np
 from jaxrobust.evaluation import _engine, _provenance, _survivors, _tally, trust
 from jaxrobust.evaluation._engine import Predictions, Subject
 from jaxrobust.evaluation._tally import Outcome
-from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Sample, Seen
+from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Sample, Seen, Surrogate
 from jaxrobust.evaluation._view import look
 from jaxrobust.numerics import losses
 from jaxrobust.types import Model, PyTree
@@ -33,6 +33,8 @@ def evaluate(
     refuse_batch_dependent: bool = True,
     num_samples: int = 10,
     keep_images: bool = False,
+    draws: int = _engine.DRAWS,
+    surrogates: Mapping[str, Surrogate] | None = None,
     model_name: str = "model",
     dataset_name: str = "",
     fingerprint: str = "",
@@ -75,6 +77,10 @@ def evaluate(
         refuse_batch_dependent: raise where the logits of an image depend on its batch; False warns.
         num_samples: images kept for the gallery, the first of each class that the model has right.
         keep_images: keep all adversarial images (float32, n images per attack) in the report.
+        draws: of a random model (`Model.random`): the mean logits over so many draws are attacked, with the
+            mean of their gradients (EOT, arXiv 1707.07397), and the mean over so many others judges.
+        surrogates: other models of the same task by name, whose adversarial images the trust check `transfer`
+            tries on this one.
         model_name, dataset_name, class_names: for the report.
         fingerprint: of the data set, for the report and for saved images; see `data.Dataset`.
         progress_fn: called as `progress_fn(attack, done, total)` after every batch.
@@ -96,7 +102,9 @@ def evaluate(
     >>> report.row("none")["accuracy"]
     1.0
     """
-    subject = _engine.subject(model, params, stats, images, labels, batch_size=batch_size, seed=seed)
+    subject = _engine.subject(
+        model, params, stats, images, labels, batch_size=batch_size, seed=seed, draws=draws
+    )
     attacks = _checked(attacks)
     if refuse_batch_dependent:
         _refuse(trust.batch_independence(look(subject, {})))
@@ -130,7 +138,7 @@ def evaluate(
     )
     if not trust_checks:
         return report
-    return replace(report, verdicts=trust.check(look(subject, attacks, report)))
+    return replace(report, verdicts=trust.check(look(subject, attacks, report, surrogates)))
 
 
 def _checked(attacks: Mapping[str, EvalAttack]) -> dict[str, EvalAttack]:

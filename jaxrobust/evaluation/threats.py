@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxrobust import _validate
+from jaxrobust.types import LATER
 
 BALLS = ("linf", "l2")
 
@@ -110,9 +111,9 @@ class ThreatModel:
 
     eps: float
     ball: str = "linf"
-    eps_linf: float | None = None
-    eps_l2: float | None = None
-    eps_l0: int | None = None
+    eps_linf: float | None = field(default=None, metadata=LATER)
+    eps_l2: float | None = field(default=None, metadata=LATER)
+    eps_l0: int | None = field(default=None, metadata=LATER)
     steps: int = 40
     step_size: float = 1 / 30
     restarts: int = 1
@@ -122,8 +123,8 @@ class ThreatModel:
     max_shift: float = 3.0
     num_random: int = 10
     granularity: tuple[int, int, int] = (5, 5, 31)
-    colours: Colours = field(default_factory=Colours)
-    lengths: Lengths = field(default_factory=Lengths)
+    colours: Colours = field(default_factory=Colours, metadata=LATER)
+    lengths: Lengths = field(default_factory=Lengths, metadata=LATER)
 
     def __post_init__(self):
         _validate.positive("eps", self.eps, "Use the attack 'none' for clean accuracy.")

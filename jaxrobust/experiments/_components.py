@@ -11,7 +11,7 @@ from typing import Any
 from flax import linen as nn
 
 from jaxrobust import _validate
-from jaxrobust.attacks import ATTACKS, DESIGNATIONS, GRADIENTS, OTHERS, STARTS
+from jaxrobust.attacks import ATTACKS, DESIGNATIONS, FORWARD_DERIVATIVES, GRADIENTS, STARTS
 from jaxrobust.models import MODELS
 from jaxrobust.neighbourhoods import NEIGHBOURHOODS
 from jaxrobust.numerics.losses import LOSSES
@@ -30,7 +30,7 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "start": STARTS,
     "target": TARGETS,
     "designation": DESIGNATIONS,
-    "others": OTHERS,
+    "forward_derivative": FORWARD_DERIVATIVES,
 }
 
 _PROTOCOLS = {Attack: "attack", Neighbourhood: "neighbourhood", Objective: "objective", nn.Module: "model"}

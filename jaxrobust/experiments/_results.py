@@ -45,8 +45,10 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Changes with everything that decides the result."""
-        text = json.dumps([codec.to_json(self.experiment), self.attacks, self.num], sort_keys=True)
+        """Changes with everything that decides the result: the training, and the attacks with their radii."""
+        suite = evaluation.suite(self.attacks, self.experiment.threat)
+        attacks = {name: [codec.to_json(one.attack), one.every_image] for name, one in suite.items()}
+        text = json.dumps([codec.training_json(self.experiment), attacks, self.num], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

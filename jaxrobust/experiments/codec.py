@@ -17,6 +17,8 @@ from jaxrobust.experiments import _components
 from jaxrobust.experiments.experiment import Experiment
 
 T = TypeVar("T")
+JUDGED = ("attacks", "note", "threat")
+"""Fields of an experiment that no weight depends on."""
 
 
 def to_json(value: Any) -> Any:
@@ -40,7 +42,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     if _components.is_component(value):
-        fields = {name: to_json(getattr(value, name)) for name in _components.field_names(type(value))}
+        names = [name for name in _components.field_names(type(value)) if not _is_late(value, name)]
+        fields = {name: to_json(getattr(value, name)) for name in names}
         kind = _components.name_of(type(value))
         return {"kind": kind, **fields} if kind else fields
     name = _components.name_of(value)
@@ -50,6 +53,21 @@ def to_json(value: Any) -> Any:
         f"{value!r} cannot be saved in a configuration: register it (components in their room's table, "
         "functions among its losses, starts, gradients or targets)."
     )
+
+
+def _is_late(value: Any, name: str) -> bool:
+    """Whether the field came later (`types.LATER`) and has its default, as all had before it came."""
+    field = next(field for field in dataclasses.fields(value) if field.name == name)
+    if "later" not in field.metadata:
+        return False
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
+    return getattr(value, name) == default
+
+
+def training_json(experiment: Experiment) -> dict[str, Any]:
+    """What decides the trained weights: all but how the run is judged, and its note."""
+    return {name: value for name, value in to_json(experiment).items() if name not in JUDGED}
 
 
 def from_json(cls: type[T], value: Any, path: str = "") -> T:

@@ -37,6 +37,9 @@ def evaluate_run(
     channels: int | None = None,
     refuse_batch_dependent: bool = True,
     save_adversarial: str | os.PathLike | None = None,
+    transfer_from: Sequence[Run] = (),
+    certify: float | None = None,
+    certify_draws: int = 1_000,
     log_fn: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Measures a run on test images.
@@ -59,6 +62,9 @@ def evaluate_run(
         size, channels: as `data.load` takes them; None for what the run's own images were made.
         refuse_batch_dependent: raise where the logits of an image depend on its batch; False warns.
         save_adversarial: an .npz file, or a folder, for the adversarial images; None keeps none.
+        transfer_from: other runs, whose adversarial images the trust check `transfer` tries on this one.
+        certify: also certificates by randomised smoothing under noise of this deviation, in pixels.
+        certify_draws: noisy copies of each image that a certificate rests on.
         log_fn: receives a line where class names of another set differ, and where images were saved.
 
     Returns:
@@ -89,6 +95,7 @@ def evaluate_run(
         robust_risk=robust_risk,
         refuse_batch_dependent=refuse_batch_dependent,
         keep_images=save_adversarial is not None,
+        surrogates=_surrogates(run, transfer_from),
         model_name=name or run.folder.name,
         dataset_name=found.name,
         fingerprint=found.fingerprint,
@@ -98,12 +105,44 @@ def evaluate_run(
         file = evaluation.save_adversarial(report, Path(save_adversarial), images)
         log_fn(f"Adversarial images: {file}")
         report = dataclasses.replace(report, images={})
+    if certify is not None:
+        report = _certified(run, report, images, labels, certify, certify_draws, rows, seed)
     if not curves:
         return report
     drawn = _curves(run, names, threat, images, labels, rows, seed)
     nearest = [row["attack"] for row in report.rows if row["minimum_norm"]]
     return dataclasses.replace(
-        report, curves=(*drawn, *(evaluation.curve_of(report, attack) for attack in nearest))
+        report,
+        curves=(*drawn, *(evaluation.curve_of(report, attack) for attack in nearest), *report.curves),
+    )
+
+
+def _surrogates(run: Run, others: Sequence[Run]) -> dict[str, evaluation.Surrogate]:
+    """Other runs by the names of their folders; they must take the same images and know as many classes."""
+    for other in others:
+        theirs, ours = ((tuple(one.model.image_shape), one.model.num_classes) for one in (other, run))
+        if theirs != ours:
+            raise ValueError(
+                f"{other.folder} takes images {list(theirs[0])} of {theirs[1]} classes, {run.folder} "
+                f"{list(ours[0])} of {ours[1]}; images transfer between models of one task only."
+            )
+    return {one.folder.name: evaluation.Surrogate(one.model, one.params, one.stats) for one in others}
+
+
+def _certified(
+    run: Run, report: Report, images: Any, labels: np.ndarray, sigma: float, draws: int, rows: int, seed: int
+) -> Report:
+    """The report with a certificate, at 0 and four radii up to the largest that so many draws can certify."""
+    found = evaluation.certify(
+        run.model, run.params, run.stats, images, labels, sigma=sigma, num_certify=draws,
+        batch_size=rows, seed=seed,
+    )  # fmt: skip
+    row = evaluation.certificate_row(found)
+    radii = [row["largest_radius"] * share for share in (0.0, 0.25, 0.5, 0.75, 0.95)]
+    return dataclasses.replace(
+        report,
+        certificate={**row, "radii": evaluation.certified_accuracy(found, radii)},
+        curves=(*report.curves, evaluation.certified_curve(found)),
     )
 
 

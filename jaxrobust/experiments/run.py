@@ -127,6 +127,7 @@ def train(
     checkpoints = training.Checkpoints(
         folder / "checkpoints",
         config=config,
+        ignored=tuple(f"experiment.{name}" for name in codec.JUDGED),
         keep=keep,
         save_every=checkpoint_every or max(experiment.num_steps // 10, 1),
         best_metric=_best_metric(experiment) if experiment.data.num_validation else None,
@@ -204,7 +205,8 @@ def is_finished(run_dir: str | os.PathLike, experiment: Experiment) -> bool:
     try:
         found = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         as_named = found.get("init_from") is None and found.get("precision", "float32") == "float32"
-        return as_named and found["experiment"] == codec.to_json(experiment)
+        stored = codec.from_json(Experiment, found["experiment"])
+        return as_named and codec.training_json(stored) == codec.training_json(experiment)
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxrobust.models._checks import check_image_shape, check_images
 from jaxrobust.types import Array, Example, Model, Outputs, PyTree, ScoreFn
 
-Function = Callable[[PyTree, Array], Array]
+Function = Callable[..., Array]
 
 
 def from_callable(
@@ -18,6 +18,8 @@ def from_callable(
     params: PyTree,
     image_shape: tuple[int, int, int],
     num_classes: int | None = None,
+    *,
+    random: bool = False,
 ) -> Model:
     """A foreign classifier as a model that can be attacked and evaluated like the library's own.
 
@@ -36,6 +38,8 @@ def from_callable(
         params: any pytree of arrays, or None.
         image_shape: `(h, w, c)`.
         num_classes: k; None to take it from the logits.
+        random: for a defence that draws at random in eval mode: `logits_fn` is called with one argument more,
+            keys `[b]`, one per image, and draws from them alone.
 
     Returns:
         A `types.Model` whose `init(key)` gives the foreign parameters, whatever the key, and no statistics.
@@ -54,7 +58,7 @@ def from_callable(
         raise ValueError(f"Expected a callable logits_fn, got {type(logits_fn).__name__}.")
     image_shape = check_image_shape(image_shape)
     params, function = _split(logits_fn) if params is None else (params, logits_fn)
-    found = _count_classes(function, params, image_shape)
+    found = _count_classes(function, params, image_shape, random)
     if num_classes not in (None, found):
         raise ValueError(f"Expected num_classes={num_classes} logits, got {found}. Leave num_classes out?")
 
@@ -75,9 +79,12 @@ def from_callable(
                 "A foreign model has an eval mode only. To train it, write it as a linen module."
             )
         check_images(x, image_shape)
-        return Outputs(function(params, x).astype(jnp.float32)), stats
+        if random and keys is None:
+            raise ValueError("A random model needs keys [b]; evaluation.evaluate passes them.")
+        logits = function(params, x, keys) if random else function(params, x)
+        return Outputs(logits.astype(jnp.float32)), stats
 
-    return Model(init, apply, image_shape, found)
+    return Model(init, apply, image_shape, found, random)
 
 
 def score_fn(model: Model, params: PyTree, stats: PyTree) -> ScoreFn:
@@ -102,24 +109,27 @@ def _split(logits_fn: Callable) -> tuple[PyTree, Function]:
         module = nnx.clone(logits_fn)
         module.eval()
         graph, state = nnx.split(module)
-        return state, lambda state, x: nnx.merge(graph, state)(x)
+        return state, lambda state, *x: nnx.merge(graph, state)(*x)
     leaves, structure = jax.tree.flatten(logits_fn)
     dynamic = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
     static = [None if is_array else leaf for leaf, is_array in zip(leaves, dynamic)]
 
-    def call(arrays: list[Array], x: Array) -> Array:
+    def call(arrays: list[Array], *x: Array) -> Array:
         rest = iter(arrays)
         merged = [next(rest) if is_array else leaf for leaf, is_array in zip(static, dynamic)]
-        return jax.tree.unflatten(structure, merged)(x)
+        return jax.tree.unflatten(structure, merged)(*x)
 
     return [leaf for leaf, is_array in zip(leaves, dynamic) if is_array], call
 
 
-def _count_classes(function: Function, params: PyTree, image_shape: tuple[int, int, int]) -> int:
+def _count_classes(
+    function: Function, params: PyTree, image_shape: tuple[int, int, int], random: bool
+) -> int:
     """Traces the callable on two images, without computing, and checks what comes out."""
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    keys = (jax.random.split(jax.random.key(0), 2),) if random else ()
     try:
-        result = jax.eval_shape(function, params, images)
+        result = jax.eval_shape(function, params, images, *keys)
     except jax.errors.JAXTypeError as error:
         raise ValueError(
             "JAX cannot trace this callable: it converts its images to NumPy, or branches on their values. "

@@ -55,6 +55,7 @@ class Checkpoints:
     Args:
         directory: made if absent.
         config: the resolved configuration as JSON values, saved beside; None to save and compare nothing.
+        ignored: paths of fields, like `experiment.note`, that may differ from those of the checkpoints.
         keep: how many of the newest checkpoints stay, >= 1; the best stays besides.
         save_every: a checkpoint every so many steps; 0 for validations, interruption and the end only.
         best_metric: the validation metric by which the best is known, e.g. "accuracy"; None for no best.
@@ -76,6 +77,7 @@ class Checkpoints:
         directory: str | os.PathLike,
         *,
         config: Mapping[str, Any] | None = None,
+        ignored: Sequence[str] = (),
         keep: int = 2,
         save_every: int = 0,
         best_metric: str | None = None,
@@ -88,6 +90,7 @@ class Checkpoints:
         self._best_metric = best_metric
         self._sign = -1.0 if lower_is_better else 1.0
         self._config = None if config is None else json.loads(json.dumps(config))
+        self._ignored = tuple(ignored)
         self._manager = _open(self.directory, keep) if jax.process_index() == 0 else None
         self._check_config()
 
@@ -174,7 +177,8 @@ class Checkpoints:
         if self._manager is not None and self._config is not None:
             path = self.directory / CONFIG_FILE
             if path.exists() and self._manager.all_steps():
-                differing = _differences(json.loads(path.read_text(encoding="utf-8")), self._config)
+                old = json.loads(path.read_text(encoding="utf-8"))
+                differing = _differences(old, self._config, self._ignored)
                 if differing:
                     message = (
                         f"{self.directory} holds checkpoints of another configuration. Differing: "
@@ -365,11 +369,15 @@ def _short(error: Exception) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`path: old -> new` for every field that differs."""
+def _differences(old: Any, new: Any, ignored: Sequence[str], path: str = "") -> list[str]:
+    """`path: old -> new` for every field that differs, the ignored ones left out."""
+    if path in ignored:
+        return []
     if isinstance(old, dict) and isinstance(new, dict):
         names = sorted(old.keys() | new.keys())
         return [
-            line for n in names for line in _differences(old.get(n), new.get(n), f"{path}.{n}" if path else n)
+            line
+            for n in names
+            for line in _differences(old.get(n), new.get(n), ignored, f"{path}.{n}" if path else n)
         ]
     return [] if old == new else [f"{path}: {json.dumps(old)} -> {json.dumps(new)}"]

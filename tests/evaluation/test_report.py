@@ -253,4 +253,4 @@ def test_curves_say_on_how_many_images_they_rest(two, tmp_path):
     fewer = [replace(one, curves=tuple(replace(curve, n=1234) for curve in one.curves)) for one in two]
     write_report(fewer, tmp_path, title="t", command="c")
     text = (tmp_path / "report.html").read_text()
-    assert "on 1,234 images of the set" in text and "at the full radius, 1,234 images" in text
+    assert "on 1,234 images of the set" in text and "at the largest radius, 1,234 images" in text

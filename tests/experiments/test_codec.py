@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from jaxrobust.attacks import MIFGSM, PGD, GridSearch, RandomSearch, Sequence, identity_start, near_start
-from jaxrobust.experiments import _components, codec
+from jaxrobust.evaluation import ThreatModel
+from jaxrobust.experiments import _components, codec, registry, srt_mnist
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.registry import EXPERIMENTS
 from jaxrobust.models import MODELS
@@ -143,3 +145,29 @@ def test_an_experiment_refuses_parts_of_another_kind(changes, message):
 def test_text_that_is_not_json_is_refused():
     with pytest.raises(ValueError, match="not valid JSON"):
         codec.loads("{")
+
+
+def test_a_later_field_is_left_out_at_its_default():
+    ball = LInf(eps=0.1)
+    assert "targeted" not in codec.to_json(PGD(neighbourhood=ball))
+    assert codec.to_json(PGD(neighbourhood=ball, targeted=True))["targeted"] is True
+    later = {"colours", "eps_l0", "eps_l2", "eps_linf", "lengths"}
+    assert not later & set(codec.to_json(ThreatModel(eps=0.1)))
+    told = ThreatModel(eps=0.1, eps_l2=1.0)
+    assert codec.to_json(told)["eps_l2"] == 1.0
+    assert codec.from_json(ThreatModel, codec.to_json(told)) == told
+
+
+def test_how_a_run_is_judged_does_not_decide_its_training():
+    one = registry.get("digits_srt")
+    other = dataclasses.replace(one, attacks=("none",), threat=ThreatModel(eps=0.5), note="another")
+    assert codec.training_json(one) == codec.training_json(other)
+    assert codec.training_json(one) != codec.training_json(dataclasses.replace(one, num_steps=1))
+
+
+def test_the_committed_results_are_recognised():
+    """Other fields of attacks and threat models, whatever they are, make no result stale by themselves."""
+    folder = Path(__file__).parents[2] / "docs" / "results" / "srt_mnist"
+    keys = {json.loads(line)["key"] for line in (folder / "rows.jsonl").read_text().splitlines()}
+    cells = srt_mnist.cells(("pixels",), (0, 1, 2), Path("nowhere"), 2000)
+    assert {cell.key for cell in cells} <= keys
