@@ -39,10 +39,8 @@ class GridSearch:
         >>> from jaxrobust.neighbourhoods import ColourShift
         >>> shifts = ColourShift(brightness=0.2, grey=1.0)
         >>> greys = GridSearch(neighbourhood=shifts, granularity=(1, 1, 5, 1, 3))
-        >>> GridSearch(neighbourhood=shifts)
-        Traceback (most recent call last):
-        ValueError: Expected granularity to be a tuple of 5 numbers of values (hue, saturation, brightness, \
-contrast, grey), got (5, 5, 31).
+        >>> shifts.grid_axes, shifts.grid(greys.granularity).grey.shape
+        (('hue', 'saturation', 'brightness', 'contrast', 'grey'), (15,))
     """
 
     neighbourhood: Gridded
