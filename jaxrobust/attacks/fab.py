@@ -69,11 +69,13 @@ class FAB:
     gradient per step instead of k - 1. The first search starts at the clean image, restarts at random points
     within half of the norm found so far (at most half of eps).
 
-    Deviations from the paper: the points from which a gradient is taken count as candidates as well, as their
-    logits are known; the last search bisects 12 times, where the paper takes 3 steps of a secant method;
-    restarts lie uniformly in the ball, not on its border; the projections are found by Newton's method, which
-    ends exactly, instead of sorting (l_2, l_inf). `targeted` is ours: the plane is that between the
-    designated class and the largest other logit, or, with `num_targets`, each of the likeliest in turn.
+    Deviations from the paper: the plane lies beyond the boundary by 2e-5 of the largest logit, twice what
+    makes a success sure, for a point that came to lie on the boundary would neither fool the model nor move
+    again. The points from which a gradient is taken count as candidates as well, as their logits are known.
+    The last search bisects 12 times, where the paper takes 3 steps of a secant method. Restarts lie uniformly
+    in the ball, not on its border. The projections are found by Newton's method, which ends exactly, instead
+    of sorting (l_2, l_inf). `targeted` is ours: the plane is that between the designated class and the largest
+    other logit, or, with `num_targets`, each of the likeliest in turn.
 
     Args:
         neighbourhood: a ball of norm inf, 2 or 1, or a masked one: the norm that is minimised and where the
