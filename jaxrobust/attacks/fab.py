@@ -74,8 +74,8 @@ class FAB:
     again. The points from which a gradient is taken count as candidates as well, as their logits are known.
     The last search bisects 12 times, where the paper takes 3 steps of a secant method. Restarts lie uniformly
     in the ball, not on its border. The projections are found by Newton's method, which ends exactly, instead
-    of sorting (l_2, l_inf). `targeted` is ours: the plane is that between the designated class and the largest
-    other logit, or, with `num_targets`, each of the likeliest in turn.
+    of sorting (l_2, l_inf). `targeted` is ours: the plane is that between the designated class and the
+    largest other logit, or, with `num_targets`, each of the likeliest in turn.
 
     Args:
         neighbourhood: a ball of norm inf, 2 or 1, or a masked one: the norm that is minimised and where the
