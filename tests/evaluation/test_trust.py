@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.attacks import PGD, fgsm, identity_start
-from jaxrobust.evaluation import CHECKS, EvalAttack, Level, _engine, evaluate
+from jaxrobust.attacks import PGD, Square, fgsm, identity_start
+from jaxrobust.evaluation import CHECKS, EvalAttack, Level, Surrogate, _engine, evaluate
 from jaxrobust.evaluation._engine import Subject
 from jaxrobust.evaluation._view import look
 from jaxrobust.neighbourhoods import LInf
@@ -53,7 +53,11 @@ def only(name, view):
 def sound(linear):
     """A whole evaluation of the linear model, where every check has something to measure."""
     model = linear.model
-    attacks = {"FGSM": EvalAttack(fgsm(BALL)), "PGD": EvalAttack(PGD_8)}
+    attacks = {
+        "FGSM": EvalAttack(fgsm(BALL)),
+        "PGD": EvalAttack(PGD_8),
+        "Square": EvalAttack(Square(neighbourhood=BALL, queries=10)),
+    }
     return evaluate(
         model,
         linear.params,
@@ -64,6 +68,7 @@ def sound(linear):
         batch_size=16,
         seed=0,
         robust_risk=True,
+        surrogates={"itself": Surrogate(model, linear.params, {})},
     )
 
 
@@ -288,6 +293,34 @@ def test_black_box(linear, make_model):
     assert verdict.level in (Level.WARN, Level.FAIL)
     assert verdict.evidence > 0
     assert "masked" in verdict.advice
+
+
+def test_square(linear, make_model):
+    attacks = {
+        "PGD": EvalAttack(BLIND),
+        "Square": EvalAttack(Square(neighbourhood=BALL, queries=60)),
+    }
+    model = make_model(masked_logits)
+    report = measured(linear, model, attacks)
+    verdict = only("square", view_of(linear, model, attacks, report))
+    assert verdict.level == Level.FAIL
+    assert "masked" in verdict.advice
+    alone = {"Square": attacks["Square"]}
+    assert only("square", view_of(linear, model, alone, report)).level == Level.SKIPPED
+
+
+def test_transfer(linear, make_model):
+    """The images of the honest model break the one that hides its gradient."""
+    attacks, hidden = {"PGD": EvalAttack(BLIND)}, make_model(masked_logits)
+    others = {"honest": Surrogate(linear.model, linear.params, {})}
+    subject = Subject(hidden, linear.params, {}, linear.images, linear.labels, 53, 0)
+    verdict = only("transfer", look(subject, attacks, None, others))
+    assert verdict.level == Level.FAIL
+    assert "on honest break" in verdict.advice
+    # And the other way round nothing is left to break.
+    reverse = {"hidden": Surrogate(hidden, linear.params, {})}
+    subject = subject._replace(model=linear.model)
+    assert only("transfer", look(subject, attacks, None, reverse)).level == Level.OK
 
 
 def test_one_step(linear):
