@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from jaxrobust.attacks import goals
 from jaxrobust.types import Attack, Model, PyTree
 
 CLEAN = "none"
@@ -22,20 +23,13 @@ def is_targeted(attack: Any) -> bool:
     Raises:
         ValueError: where some do and others lead it away from theirs.
     """
-    found = set(_leads(attack))
+    found = goals(attack)
     if len(found) > 1:
         raise ValueError(
             "Expected stages that are all targeted or all untargeted, got both: their targets mean "
             "different things."
         )
     return True in found
-
-
-def _leads(attack: Any) -> list[bool]:
-    parts = getattr(attack, "stages", None) or getattr(attack, "attacks", None)
-    if isinstance(parts, tuple):
-        return [lead for part in parts for lead in _leads(part)]
-    return [bool(attack.targeted)] if hasattr(attack, "targeted") else []
 
 
 @dataclass(frozen=True)
