@@ -65,15 +65,12 @@ def _trained(experiment, folder: Path, reuse: list[Path], init_from: Path | None
     for candidate in (folder, *reuse):
         if (candidate / "result.json").is_file():
             run = experiments.load_run(candidate)
-            # Notes are words, and a run from before a rewording is the same run.
-            if _anonymous(run.experiment) == _anonymous(experiment):
+            # What does not decide the weights may have been changed since: words, and how models are judged.
+            same = {"note": experiment.note, "threat": experiment.threat, "attacks": experiment.attacks}
+            if dataclasses.replace(run.experiment, **same) == experiment:
                 return run
     print(f"training {folder}", flush=True)
     return experiments.train(experiment, folder, data_dir=data_dir, init_from=init_from, log_fn=print)
-
-
-def _anonymous(experiment):
-    return dataclasses.replace(experiment, note="")
 
 
 def _images(run, data, count: int):

@@ -49,7 +49,7 @@ def _pgd(norm: str):
             eps=eps,
             eps_step=eps * budget["step"],
             max_iter=budget["steps"],
-            num_random_init=1,
+            num_random_init=0 if norm == "l1" else 1,
             targeted=victim.targeted,
             batch_size=len(victim.x),
             verbose=False,

@@ -41,6 +41,13 @@ def _pgd(kind: str):
     return run
 
 
+def _pgd_l1(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
+    attack = attacks.SparseL1DescentAttack(
+        quantile=budget["sparsity"], steps=budget["steps"], rel_stepsize=budget["step"]
+    )
+    return _inside(attack, victim, eps)
+
+
 def _mi_fgsm(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
     attack = attacks.LinfMomentumIterativeFastGradientMethod(
         momentum=budget["decay"], steps=budget["steps"], rel_stepsize=1 / budget["steps"]
@@ -107,7 +114,7 @@ ATTACKS = {
     "pgd": ("LinfProjectedGradientDescentAttack", _pgd("LinfProjectedGradientDescentAttack")),
     "pgd_targeted": ("LinfProjectedGradientDescentAttack", _pgd("LinfProjectedGradientDescentAttack")),
     "pgd_l2": ("L2ProjectedGradientDescentAttack", _pgd("L2ProjectedGradientDescentAttack")),
-    "pgd_l1": ("SparseL1DescentAttack", _pgd("SparseL1DescentAttack")),
+    "pgd_l1": ("SparseL1DescentAttack", _pgd_l1),
     "mi_fgsm": ("LinfMomentumIterativeFastGradientMethod", _mi_fgsm),
     "noise_linf": (
         "LinfRepeatedAdditiveUniformNoiseAttack",

@@ -21,6 +21,16 @@ def _pgd(ball: Any) -> Make:
     return lambda eps, b: attacks.PGD(neighbourhood=ball(eps=eps), steps=b["steps"], step_size=b["step"])
 
 
+def _pgd_l1(eps: float, b: dict[str, Any]) -> Any:
+    ball = neighbourhoods.L1(eps=eps, sparsity=b["sparsity"])
+    start = attacks.identity_start
+    return attacks.PGD(neighbourhood=ball, steps=b["steps"], step_size=b["step"], start_fn=start)
+
+
+def _pointwise(eps: float, b: dict[str, Any]) -> Any:
+    return attacks.PointWise(neighbourhood=neighbourhoods.L0(eps=eps, features=True), **b)
+
+
 def _apgd(ball: Any, loss_fn: Any, *, targets: bool = False) -> Make:
     def make(eps: float, b: dict[str, Any]) -> Any:
         num = b["num_targets"] if targets else 0
@@ -59,7 +69,7 @@ def _draws(neighbourhood_fn: Callable[[float, dict[str, Any]], Any]) -> Make:
     return lambda eps, b: attacks.RandomSearch(neighbourhood=neighbourhood_fn(eps, b), num=b["draws"])
 
 
-LINF, L2, L1 = neighbourhoods.LInf, neighbourhoods.L2, neighbourhoods.L1
+LINF, L2 = neighbourhoods.LInf, neighbourhoods.L2
 
 ATTACKS: dict[str, tuple[str, Make]] = {
     "fgsm": ("fgsm", lambda eps, b: attacks.fgsm(LINF(eps=eps))),
@@ -67,7 +77,7 @@ ATTACKS: dict[str, tuple[str, Make]] = {
     "pgd": ("PGD", _pgd(LINF)),
     "pgd_targeted": ("PGD", _pgd(LINF)),
     "pgd_l2": ("PGD", _pgd(L2)),
-    "pgd_l1": ("PGD", _pgd(L1)),
+    "pgd_l1": ("PGD", _pgd_l1),
     "mi_fgsm": ("MIFGSM", lambda eps, b: attacks.MIFGSM(neighbourhood=LINF(eps=eps), **b)),
     "noise_linf": ("RandomSearch", _draws(lambda eps, b: neighbourhoods.UniformNoise(eps=eps))),
     "noise_l2": ("RandomSearch", _draws(lambda eps, b: L2(eps=eps))),
@@ -89,10 +99,7 @@ ATTACKS: dict[str, tuple[str, Make]] = {
     "autoattack": ("autoattack", _autoattack(LINF)),
     "autoattack_l2": ("autoattack", _autoattack(L2)),
     "jsma": ("JSMA", lambda eps, b: attacks.JSMA(neighbourhood=neighbourhoods.L0(eps=eps), **b)),
-    "pointwise": (
-        "PointWise",
-        lambda eps, b: attacks.PointWise(neighbourhood=neighbourhoods.L0(eps=eps, features=True)),
-    ),
+    "pointwise": ("PointWise", _pointwise),
     "spatial_grid": ("GridSearch", _grid),
     "spatial_random": ("RandomSearch", _draws(lambda eps, b: _moves(b))),
 }
