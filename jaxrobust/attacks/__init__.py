@@ -3,6 +3,7 @@
 For a model of your own, `jaxrobust.attack` wraps one call around all of this.
 """
 
+from jaxrobust.attacks._checks import goals
 from jaxrobust.attacks._gradients import BPDA, EOT, bpda, eot, exact_gradient
 from jaxrobust.attacks._starts import NearStart, identity_start, near_start, uniform_start
 from jaxrobust.attacks.apgd import APGD
@@ -12,7 +13,17 @@ from jaxrobust.attacks.ddn import DDN
 from jaxrobust.attacks.fab import FAB
 from jaxrobust.attacks.grid import GridSearch
 from jaxrobust.attacks.joint import JointSearch
-from jaxrobust.attacks.jsma import JSMA, MostLikely, every_class, others_logsumexp, runner_up, sum_of_others
+from jaxrobust.attacks.jsma import (
+    JSMA,
+    MostLikely,
+    every_class,
+    papernot,
+    relative_logit,
+    relative_others,
+    runner_up,
+    sum_of_others,
+    target_logit,
+)
 from jaxrobust.attacks.mi_fgsm import MIFGSM
 from jaxrobust.attacks.pgd import PGD, fgsm
 from jaxrobust.attacks.pointwise import PointWise
@@ -39,7 +50,12 @@ ATTACKS = {
 STARTS = {"identity": identity_start, "uniform": uniform_start, "near": NearStart}
 GRADIENTS = {"exact": exact_gradient, "bpda": BPDA, "eot": EOT}
 DESIGNATIONS = {"every_class": every_class, "runner_up": runner_up, "most_likely": MostLikely}
-OTHERS = {"others_logsumexp": others_logsumexp, "sum_of_others": sum_of_others}
+FORWARD_DERIVATIVES = {
+    "relative_logit": relative_logit,
+    "relative_others": relative_others,
+    "target_logit": target_logit,
+    "sum_of_others": sum_of_others,
+}
 
 __all__ = [
     "APGD",
@@ -49,10 +65,10 @@ __all__ = [
     "DESIGNATIONS",
     "EOT",
     "FAB",
+    "FORWARD_DERIVATIVES",
     "GRADIENTS",
     "JSMA",
     "MIFGSM",
-    "OTHERS",
     "PGD",
     "STARTS",
     "CarliniWagner",
@@ -71,10 +87,14 @@ __all__ = [
     "every_class",
     "exact_gradient",
     "fgsm",
+    "goals",
     "identity_start",
     "near_start",
-    "others_logsumexp",
+    "papernot",
+    "relative_logit",
+    "relative_others",
     "runner_up",
     "sum_of_others",
+    "target_logit",
     "uniform_start",
 ]

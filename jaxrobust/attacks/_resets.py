@@ -50,9 +50,9 @@ def ascending_order(values: Array) -> Array:
     return jnp.argsort(jnp.argsort(values)).astype(jnp.uint32)
 
 
-def begin(image: Array, order: Array) -> Sweep:
+def begin(image: Array) -> Sweep:
     """At the unit of lowest order."""
-    last = jnp.full_like(order[:, 0], 2**_ORDER_BITS - 1)
+    last = jnp.full_like(image[:, 0, 0], 2**_ORDER_BITS - 1, jnp.uint32)
     return Sweep(image, last, jnp.zeros_like(last, jnp.int32))
 
 
@@ -103,5 +103,5 @@ def reset_all(
         fooled = surely_fools(logits, example.target, targeted=targeted)
         return select(active(sweep), after(sweep, order, unit, trial, fooled), sweep)
 
-    start = begin(to_units(image, group), order)
+    start = begin(to_units(image, group))
     return jax.lax.while_loop(lambda sweep: active(sweep).any(), body, start).image.reshape(image.shape)

@@ -134,11 +134,11 @@ class PointWise:
 
     def _begin(self, score_fn: ScoreFn, setting: _Setting) -> _State:
         """Every row before its first start; done where the clean image fools already."""
-        example, order = setting.example, setting.order[:, 0]
+        example = setting.example
         logits = score_fn(example.image, example)
         clean = candidate(self.neighbourhood, example, example.image, logits, targeted=self.targeted)
         nearest = nearer_of(none_yet(example), clean)
-        sweep = _resets.begin(setting.clean, order)
+        sweep = _resets.begin(setting.clean)
         zero = jnp.zeros_like(sweep.fails)
         phase = jnp.where(jnp.isfinite(nearest.length), _DONE, _SCAN)
         return _State(phase, zero, zero, sweep, nearest, setting.clean[:, 0], zero)
@@ -161,7 +161,7 @@ class PointWise:
         broken = state.nearest.broken | jnp.isnan(logits).any(axis=-1)
         state = state._replace(nearest=state.nearest._replace(broken=broken))
 
-        scanned = self._scanned(setting, state, order, trial, fooled)
+        scanned = self._scanned(setting, state, trial, fooled)
         reset = self._reset(setting, state, order, unit, trial, fooled)
         low = jnp.where(fooled[:, None], low, jnp.where(unit, halfway, 0).sum(axis=1))
         bisected = self._bisected(setting, state._replace(low=low), order, unit, trial, fooled)
@@ -175,12 +175,12 @@ class PointWise:
         colour = (noise & 1).astype(setting.clean.dtype)[..., None]
         return jnp.where((noise <= limit[:, None])[..., None] & setting.region, colour, setting.clean)
 
-    def _scanned(self, setting: _Setting, state: _State, order: Array, trial: Array, fooled: Array) -> _State:
+    def _scanned(self, setting: _Setting, state: _State, trial: Array, fooled: Array) -> _State:
         """Resets from the noise that fools; else more noise, else the next start."""
         more = state._replace(share=state.share + 1)
         exhausted = more.share >= self.shares
-        missed = select(exhausted, self._next_start(setting, order, more), more)
-        hit = state._replace(phase=jnp.full_like(state.phase, _RESET), sweep=_resets.begin(trial, order))
+        missed = select(exhausted, self._next_start(setting, more), more)
+        hit = state._replace(phase=jnp.full_like(state.phase, _RESET), sweep=_resets.begin(trial))
         return select(fooled, hit, missed)
 
     def _reset(
@@ -192,7 +192,7 @@ class PointWise:
         found = Nearest(image, lengths(self.neighbourhood, setting.example, image), state.nearest.broken)
         minimal = state._replace(nearest=nearer_of(state.nearest, found))
         over = sweep.fails >= _resets.num_changes(sweep.image, setting.clean)
-        return select(over, self._next_start(setting, order, minimal), state._replace(sweep=sweep))
+        return select(over, self._next_start(setting, minimal), state._replace(sweep=sweep))
 
     def _bisected(
         self, setting: _Setting, state: _State, order: Array, unit: Array, trial: Array, fooled: Array
@@ -210,7 +210,7 @@ class PointWise:
             halvings=jnp.where(over, 0, state.halvings + 1),
         )
 
-    def _next_start(self, setting: _Setting, order: Array, state: _State) -> _State:
+    def _next_start(self, setting: _Setting, state: _State) -> _State:
         """The next start; the bisection of the best after the last, or once a single change is left."""
         nearest = state.nearest
         over = (state.start + 1 >= self.starts) | (nearest.length <= 1)
@@ -219,6 +219,6 @@ class PointWise:
             phase=jnp.where(over, jnp.where(bisects, _BISECT, _DONE), _SCAN),
             start=state.start + 1,
             share=jnp.zeros_like(state.share),
-            sweep=_resets.begin(_resets.to_units(nearest.image, setting.clean.shape[-1]), order),
+            sweep=_resets.begin(_resets.to_units(nearest.image, setting.clean.shape[-1])),
             halvings=jnp.zeros_like(state.halvings),
         )

@@ -1,152 +1,126 @@
-"""Attacks on verification: dodging and impersonation, pair by pair."""
+"""The best pair of features against the full search over all pairs in NumPy."""
 
-import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-import jaxrobust
-from jaxrobust.attacks import PGD, GridSearch, fgsm
-from jaxrobust.neighbourhoods import LInf, RotationTranslation
-from jaxrobust.numerics import losses
-from jaxrobust.numerics.similarity import cosine, pair_logits
+from jaxrobust.attacks._pairs import best_pair
 
-KEY = jax.random.key(0)
-PGD_MARGIN = PGD(neighbourhood=LInf(eps=0.1), steps=10, step_size=0.2, loss_fn=losses.margin)
-
-
-def embed(kernel, images):
-    return images.reshape(len(images), -1) @ kernel
+D = 23
+RNG = np.random.default_rng(0)
 
 
-KERNEL = jax.random.normal(jax.random.key(1), (25, 6))
-MODEL = functools.partial(embed, KERNEL)
-X = jax.random.uniform(jax.random.key(2), (8, 5, 5, 1))
-PARTNERS = jnp.clip(X + 0.05 * jax.random.normal(jax.random.key(3), X.shape), 0, 1)
-SAME = jnp.arange(8) < 4
-THRESHOLD = 0.9
+@partial(jax.jit, static_argnames="chunk")
+def found(alpha, beta, domain, chunk=4):
+    return best_pair(alpha, beta, domain, chunk=chunk)
 
 
-def references():
-    """The first four look at their like, the others at strangers."""
-    return jnp.where(SAME[:, None, None, None], PARTNERS, jnp.roll(1 - PARTNERS, 3, axis=0))
+def full_search(alpha, beta, domain):
+    """The first of the best in lexicographic order, None where no pair is admissible."""
+    x, y = alpha[:, None] + alpha, -(beta[:, None] + beta)
+    pairs = np.triu(np.outer(domain, domain), 1)
+    score = np.where((x > 0) & (y > 0) & pairs, x * y, np.float32(0))
+    first, second = divmod(int(score.argmax()), len(alpha))
+    return (first, second) if score[first, second] > 0 else None
 
 
-def decisions(images):
-    return cosine(MODEL(images), MODEL(references())) > THRESHOLD
+def check(alpha, beta, domain, chunk=4):
+    pair = found(alpha, beta, domain, chunk=chunk)
+    expected = full_search(alpha, beta, domain)
+    if expected is None:
+        assert float(pair.score) == 0
+    else:
+        assert float(pair.score) > 0
+        assert (int(pair.first), int(pair.second)) == expected
 
 
-def run(attack, **options):
-    options = {"threshold": THRESHOLD, "key": KEY, **options}
-    return jaxrobust.attack_pairs(attack, MODEL, X, references(), SAME, **options)
-
-
-def test_logits_are_half_the_score_and_its_negative():
-    first, second = MODEL(X), MODEL(PARTNERS)
-    cos = np.sum(first * second, -1) / np.linalg.norm(first, axis=-1) / np.linalg.norm(second, axis=-1)
-    logits = pair_logits(first, second, 0.3, 8.0)
-    np.testing.assert_allclose(logits[:, 0], 4 * (cos - 0.3), atol=1e-5)
-    np.testing.assert_allclose(logits[:, 1], -logits[:, 0])
-    np.testing.assert_allclose(jax.nn.softmax(logits)[:, 0], jax.nn.sigmoid(8 * (cos - 0.3)), atol=1e-6)
-
-
-def test_a_zero_embedding_has_finite_derivatives():
-    zeros = jnp.zeros((1, 3))
-    gradient = jax.grad(lambda e: pair_logits(e, jnp.ones((1, 3)), 0.0, 1.0).sum())(zeros)
-    assert bool(jnp.isfinite(gradient).all())
-
-
-def test_genuine_pairs_are_dodged_and_impostors_accepted():
-    result = run(PGD(neighbourhood=LInf(eps=0.5), steps=40, step_size=0.1, loss_fn=losses.margin))
-    np.testing.assert_array_equal(result.found, decisions(result.image) != SAME)
-    assert result.found[:4].all()
-    clean = cosine(MODEL(X), MODEL(references()))
-    moved = cosine(MODEL(result.image), MODEL(references()))
-    assert (moved < clean)[:4].all()
-    assert (moved > clean)[4:].all()
-
-
-def test_one_step_is_the_sign_of_the_cosines_gradient():
-    gradient = jax.grad(lambda x: cosine(MODEL(x), MODEL(references())).sum())(X)
-    toward = jnp.where(SAME, -1.0, 1.0)[:, None, None, None]
-    expected = jnp.clip(X + 0.01 * toward * jnp.sign(gradient), 0, 1)
-    np.testing.assert_allclose(run(fgsm(LInf(eps=0.01))).image, expected, atol=1e-6)
-
-
-def test_embeddings_serve_as_partners():
-    by_image = run(PGD_MARGIN)
-    by_embedding = jaxrobust.attack_pairs(
-        PGD_MARGIN, MODEL, X, 3.0 * MODEL(references()), SAME, threshold=THRESHOLD, key=KEY
-    )
-    np.testing.assert_allclose(by_image.image, by_embedding.image, atol=1e-6)
-
-
-def test_chunks_and_other_thresholds_change_no_program():
-    traces = []
-
-    def counted(kernel, images):
-        traces.append(1)
-        return embed(kernel, images)
-
-    def call(threshold, chunk):
-        return jaxrobust.attack_pairs(
-            PGD_MARGIN,
-            functools.partial(counted, KERNEL),
-            X,
-            MODEL(references()),
-            SAME,
-            threshold=threshold,
-            key=KEY,
-            chunk=chunk,
-        )
-
-    first = call(THRESHOLD, 3)
-    seen = len(traces)
-    call(0.2, 3)
-    assert len(traces) == seen
-    np.testing.assert_allclose(first.image, call(THRESHOLD, None).image, atol=1e-6)
-
-
-def test_geometry_attacks_pairs_too():
-    moves = GridSearch(
-        neighbourhood=RotationTranslation(max_angle=30.0, max_shift=1.0), granularity=(3, 3, 5)
-    )
-    result = run(moves)
-    np.testing.assert_array_equal(result.found, decisions(result.image) != SAME)
+def jacobians(kind, rows=40):
+    alpha, beta = RNG.normal(size=(2, rows, D)).astype(np.float32)
+    return {
+        "independent": (alpha, beta),
+        "agreeing": (alpha, -alpha + 0.1 * beta),
+        "opposing": (alpha, alpha + 0.1 * beta),
+        "never admissible": (alpha, alpha),
+        "ties": (np.round(2 * alpha), np.round(2 * beta)),
+        "few admissible": (alpha - 1, beta + 1),
+        "all negative": (-np.abs(alpha), -np.abs(beta)),
+        "heavy tails": (alpha**5, beta**5),
+        "flat": (0 * alpha, 0 * beta),
+    }[kind]
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "kind",
     [
-        ({"threshold": 1.5}, "threshold"),
-        ({"threshold": 0.5, "scale": 0.0}, "scale"),
-        ({"threshold": float("nan")}, "threshold"),
+        "independent",
+        "agreeing",
+        "opposing",
+        "never admissible",
+        "ties",
+        "few admissible",
+        "all negative",
+        "heavy tails",
+        "flat",
     ],
 )
-def test_numbers_out_of_range_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        run(PGD_MARGIN, **changes)
+def test_it_equals_the_full_search(kind):
+    alphas, betas = jacobians(kind)
+    for alpha, beta in zip(alphas, betas):
+        check(alpha, beta, RNG.random(D) < 0.7)
 
 
-@pytest.mark.parametrize(
-    ("partners", "same", "message"),
-    [
-        (X[:4], SAME, "shape of x"),
-        (jnp.ones((8, 3)), SAME, "as embed_fn gives them"),
-        (jnp.full((8, 6), jnp.nan), SAME, "finite"),
-        (X, SAME[:3], r"bool \[8\]"),
-        (X, SAME.astype(jnp.int32), "bool"),
-    ],
-)
-def test_pairs_that_do_not_fit_are_refused(partners, same, message):
-    with pytest.raises(ValueError, match=message):
-        jaxrobust.attack_pairs(PGD_MARGIN, MODEL, X, partners, same, threshold=0.5, key=KEY)
+def test_some_of_these_have_no_admissible_pair_and_some_do():
+    """Else the test above would not see the trap that the argmax of zeros is the pair (0, 0)."""
+    none = [full_search(a, b, np.ones(D, bool)) is None for a, b in zip(*jacobians("few admissible"))]
+    assert 0 < sum(none) < len(none)
 
 
-def test_a_mask_of_a_wrong_shape_or_value_is_refused():
-    with pytest.raises(ValueError, match="mask of shape"):
-        run(PGD_MARGIN, mask=jnp.ones((3, 3, 1)))
-    with pytest.raises(ValueError, match="zeros and ones"):
-        run(PGD_MARGIN, mask=jnp.full((5, 5, 1), 0.5))
+VALUES = hnp.arrays(np.float32, D, elements=st.integers(-3, 3).map(float))
+
+
+@settings(max_examples=100, deadline=None)
+@given(alpha=VALUES, beta=VALUES, domain=hnp.arrays(bool, D))
+def test_of_equal_pairs_it_is_the_first(alpha, beta, domain):
+    check(alpha, beta, domain)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, D, 1000])
+def test_the_chunk_changes_nothing(chunk):
+    for alpha, beta in zip(*jacobians("ties", rows=5)):
+        check(alpha, beta, np.ones(D, bool), chunk=chunk)
+
+
+def test_gradients_of_a_confident_model_are_not_lost_to_underflow():
+    alpha, beta = RNG.normal(size=(2, D)).astype(np.float32)
+    pair = found(alpha * np.float32(2.0**-100), beta * np.float32(2.0**-110), np.ones(D, bool))
+    assert (int(pair.first), int(pair.second)) == full_search(alpha, beta, np.ones(D, bool))
+
+
+def test_a_gradient_that_is_not_finite_leaves_its_feature_out():
+    alpha, beta = RNG.normal(size=(2, D)).astype(np.float32)
+    domain = np.ones(D, bool)
+    domain[[3, 7]] = False
+    expected = full_search(alpha, beta, domain)
+    alpha[3], beta[7] = np.nan, np.inf
+    pair = found(alpha, beta, np.ones(D, bool))
+    assert (int(pair.first), int(pair.second)) == expected
+
+
+def test_there_is_no_pair_in_one_feature_or_none():
+    for domain in (np.arange(D) == 5, np.zeros(D, bool)):
+        assert float(found(np.ones(D, np.float32), -np.ones(D, np.float32), domain).score) == 0
+
+
+def test_rows_of_a_batch_are_those_alone():
+    alphas, betas = map(jnp.asarray, jacobians("opposing", rows=8))
+    domain = jnp.ones(D, bool)
+    together = jax.jit(jax.vmap(partial(best_pair, chunk=3), (0, 0, None)))(alphas, betas, domain)
+    for i in range(8):
+        alone = found(alphas[i], betas[i], domain, chunk=3)
+        assert jax.tree.map(lambda a, i=i: a[i].item(), together) == jax.tree.map(lambda a: a.item(), alone)

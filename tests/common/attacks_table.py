@@ -21,8 +21,8 @@ from jaxrobust.attacks import (
     fgsm,
     identity_start,
     near_start,
+    papernot,
     runner_up,
-    sum_of_others,
 )
 from jaxrobust.neighbourhoods import (
     L0,
@@ -120,15 +120,7 @@ ATTACK_ROWS = (
     Row(
         "jsma",
         "paper",
-        JSMA(
-            neighbourhood=L0(eps=4),
-            upsilon=0.5,
-            theta=-1.0,
-            target_fn=runner_up,
-            others_fn=sum_of_others,
-            by_room=False,
-            prune=False,
-        ),
+        papernot(L0(eps=4), upsilon=0.5, theta=-1.0, target_fn=runner_up),
         channels=3,
     ),
     Row("pointwise", "features", PointWise(neighbourhood=L0(eps=4, features=True), starts=2, shares=8)),
