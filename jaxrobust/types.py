@@ -17,6 +17,11 @@ LATER: Mapping[str, bool] = MappingProxyType({"later": True})
 
 JSON leaves such a field out at its default, so that runs and rows from before are still recognised."""
 
+RADIUS_TOLERANCE = 1e-4
+"""How far beyond 1 a distance in radii may lie by rounding.
+
+Float32 `x + eps` exceeds eps by up to 3e-8, which is 1e-5 radii at a radius of 1/255."""
+
 PyTree: TypeAlias = Any
 Array: TypeAlias = jax.Array
 Theta: TypeAlias = PyTree

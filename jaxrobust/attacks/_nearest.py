@@ -14,7 +14,7 @@ from jaxrobust.types import Array, AttackResult, Ball, Example
 
 # Logits differ by some 1e-7 of their size between programs that compute the same; a point this close to the
 # boundary would be adversarial in one and not in the other.
-_MARGIN = 1e-5
+SURE_MARGIN = 1e-5
 
 
 class Nearest(NamedTuple):
@@ -28,7 +28,7 @@ class Nearest(NamedTuple):
 def surely_fools(logits: Array, target: Array, *, targeted: bool = False) -> Array:
     """Whether the model is fooled `[b]`, by more than the rounding of its logits; never on NaN."""
     scale = jnp.max(jnp.where(jnp.isfinite(logits), jnp.abs(logits), 0.0), axis=-1)
-    return fooling_margin(logits, target, targeted=targeted) > _MARGIN * scale
+    return fooling_margin(logits, target, targeted=targeted) > SURE_MARGIN * scale
 
 
 def fooling_margin(logits: Array, target: Array, *, targeted: bool = False) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxrobust import _validate
 from jaxrobust.attacks._checks import check_neighbourhood
+from jaxrobust.attacks._classes import likeliest_others
 from jaxrobust.attacks._gradients import GradientFn, exact_gradient
 from jaxrobust.attacks._restarts import restart
 from jaxrobust.attacks._rows import fold_rows, like_rows
@@ -132,7 +133,7 @@ class APGD:
 
             return to_result(self.neighbourhood, example, restart(run, worst, self.restarts))
 
-        others = _likeliest_others(score_fn(example.image, example), example.target, self.num_targets)
+        others = likeliest_others(score_fn(example.image, example), example.target, self.num_targets)
 
         def run_to(i: Array, worst: Worst) -> Worst:
             other = others[:, i % others.shape[1]]
@@ -257,13 +258,3 @@ def _windows(steps: int) -> np.ndarray:
     marks = checkpoints(steps)
     windows[marks] = np.diff([0, *marks])
     return windows
-
-
-def _likeliest_others(logits: Array, target: Array, num: int) -> Array:
-    """The `min(num, k - 1)` classes `[b, n]` of the highest logits, the target's excepted."""
-    own = jax.nn.one_hot(class_of(target), logits.shape[-1], dtype=bool)
-    # A masked class may tie with the target at -inf, so the order is made by position, not by value.
-    ranked = jnp.argsort(jnp.where(own, -jnp.inf, logits), axis=-1, descending=True, stable=True)
-    last = jnp.take_along_axis(own, ranked, axis=-1)
-    ranked = jnp.take_along_axis(ranked, jnp.argsort(last, axis=-1, stable=True), axis=-1)
-    return ranked[:, : min(num, logits.shape[-1] - 1)]

@@ -15,11 +15,7 @@ from jaxrobust.attacks.apgd import APGD
 from jaxrobust.attacks.fab import FAB
 from jaxrobust.attacks.square import Square
 from jaxrobust.numerics.losses import cross_entropy, margin
-from jaxrobust.types import Array, Attack, AttackResult, Ball, Example, LossFn, ScoreFn
-
-# float32 images exceed their radius by up to 3e-8, which is 8e-6 radii at eps = 1/255. What an evaluation
-# allows, so that it finds the same.
-_TOLERANCE = 1e-4
+from jaxrobust.types import RADIUS_TOLERANCE, Array, Attack, AttackResult, Ball, Example, LossFn, ScoreFn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +101,7 @@ class Ensemble:
 
     def _joined(self, old: Worst, result: AttackResult, score_fn: ScoreFn, example: Example) -> Worst:
         """Row by row what was there, where that is over, else the worse of it and a member's result."""
-        inside = result.distance <= 1 + _TOLERANCE
+        inside = result.distance <= 1 + RADIUS_TOLERANCE
         image = select(inside, result.image, example.image)
         distance = jnp.where(inside, result.distance, 0.0)
         logits = score_fn(image, example)

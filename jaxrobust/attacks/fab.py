@@ -13,7 +13,7 @@ from jaxrobust.attacks._checks import check_ball
 from jaxrobust.attacks._classes import likeliest_others
 from jaxrobust.attacks._gradients import GradientFn, exact_gradient
 from jaxrobust.attacks._nearest import (
-    _MARGIN,
+    SURE_MARGIN,
     Nearest,
     candidate,
     nearer_of,
@@ -31,7 +31,7 @@ from jaxrobust.types import Array, AttackResult, Ball, Example, ScoreFn
 _SEARCH_STEPS = 12  # the last bisection leaves 1/4096 of the norm
 # How far beyond the boundary the plane lies, in largest logits: where a success is sure. On the boundary
 # itself a row would stand still for ever, neither fooled nor with a way to go.
-_BEYOND = 2 * _MARGIN
+_BEYOND = 2 * SURE_MARGIN
 
 
 DifferenceFn: TypeAlias = Callable[[Array, Array], Array]

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxrobust.attacks._checks import goals
 from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.attacks._worst import select
-from jaxrobust.types import Array, Attack, AttackResult, Example, ScoreFn, Theta
+from jaxrobust.attacks.autoattack import Ensemble
+from jaxrobust.types import RADIUS_TOLERANCE, Array, Attack, AttackResult, Example, ScoreFn, Theta
 
 # float32 images exceed their radius by up to 3e-8, which is 8e-6 radii at eps = 1/255.
-_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Sequence:
     is the identity. (A stage of one's own that has no `neighbourhood` keeps the theta it tried.) This reads
     `found` of every stage, which costs a forward pass where a stage has `keep_worst=False`.
 
-    A minimum-norm stage looks beyond its radius. What it finds counts only within it (up to 1e-5, rounding);
+    A minimum-norm stage looks beyond its radius. What it finds counts only within it (up to 1e-4, rounding);
     elsewhere, as where it finds nothing, the stage does nothing to that row. It does not raise the loss of a
     row that it cannot fool, so such a stage stands best last.
 
@@ -74,7 +74,7 @@ class Sequence:
             result = stage(fold_rows(keys, i), score_fn, example)
             fooled = results[-1].found if results else jnp.zeros_like(result.found)
             if getattr(stage, "minimum_norm", False):
-                beyond = result.distance > 1 + _TOLERANCE
+                beyond = result.distance > 1 + RADIUS_TOLERANCE
                 result = _withdrawn(beyond, fooled, stage, result, example)
             if results:
                 result = _withdrawn(fooled & ~result.found, fooled, stage, result, example)
@@ -108,6 +108,8 @@ def _withdrawn(
 
 def _identity(stage: Attack, theta: Theta, example: Example) -> Theta:
     """The theta with which a stage changes nothing; `theta` itself where the stage does not tell."""
+    if isinstance(stage, Ensemble):
+        return jax.tree.map(jnp.zeros_like, theta)  # its theta is the offset
     if isinstance(stage, Sequence):
         return tuple(_identity(part, own, example) for part, own in zip(stage.stages, theta))
     neighbourhood = getattr(stage, "neighbourhood", None)

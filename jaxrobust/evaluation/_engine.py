@@ -21,11 +21,9 @@ from jaxrobust.data import to_float
 from jaxrobust.evaluation import _draws
 from jaxrobust.numerics import losses
 from jaxrobust.numerics.compile import jit
-from jaxrobust.types import Attack, Example, Model, PyTree
+from jaxrobust.types import RADIUS_TOLERANCE, Attack, Example, Model, PyTree
 
 PIXEL_TOLERANCE = 1e-6
-# Float32 `x + eps` exceeds eps by up to 3e-8, which is 1e-5 radii at a radius of 1/255.
-RADIUS_TOLERANCE = 1e-4
 # Of a random model, in each answer; an attack costs so many times more.
 DRAWS = 20
 

@@ -11,6 +11,7 @@ from jaxrobust.evaluation._engine import Subject
 from jaxrobust.evaluation._survivors import Share, members_of
 from jaxrobust.evaluation._types import CLEAN, WORST, Seen
 from jaxrobust.numerics.metrics import wilson_interval
+from jaxrobust.types import RADIUS_TOLERANCE
 
 CONFIDENCE = 0.95
 
@@ -71,7 +72,7 @@ def row(
     """The row of one attack; `about` is from `facts`, `right` says which clean images are right."""
     fooled = right & ~out.correct & np.isfinite(out.distance) if name != CLEAN else np.zeros_like(right)
     distances = out.distance[fooled]
-    outside = int(np.sum(out.distance > 1 + _engine.RADIUS_TOLERANCE))
+    outside = int(np.sum(out.distance > 1 + RADIUS_TOLERANCE))
     return {
         "attack": name,
         **shared,

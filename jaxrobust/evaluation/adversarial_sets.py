@@ -20,7 +20,7 @@ import numpy as np
 from jaxrobust.evaluation import _engine, _tally
 from jaxrobust.evaluation._tally import Outcome
 from jaxrobust.evaluation._types import CLEAN, Report
-from jaxrobust.types import Model, PyTree
+from jaxrobust.types import RADIUS_TOLERANCE, Model, PyTree
 
 FORMAT = "jaxrobust adversarial images 1"
 FILE = "adversarial.npz"
@@ -266,7 +266,7 @@ def _outcome(s: _engine.Subject, one: StoredAttack, right: np.ndarray, rounded: 
     seen_8bit = _engine.predict(s, _engine.gather(one.images_8bit, np.arange(s.n)))
     length = _lengths(s, one)
     distance = np.full(s.n, np.nan, np.float32) if length is None else length / np.float32(_eps(one))
-    inside = ~(distance > 1 + _engine.RADIUS_TOLERANCE)
+    inside = ~(distance > 1 + RADIUS_TOLERANCE)
     correct = np.where(inside, seen.correct(s.labels), right)
     found = None
     if length is not None and one.about["minimum_norm"]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxrobust.evaluation import _engine, _provenance, _survivors
 from jaxrobust.evaluation._types import CLEAN, Curve, EvalAttack, Report
 from jaxrobust.numerics.metrics import wilson_interval
-from jaxrobust.types import Model, PyTree
+from jaxrobust.types import RADIUS_TOLERANCE, Model, PyTree
 
 FACTORS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 # Of curves that cost nothing: every tenth of the radius, to twice of it.
@@ -111,7 +111,7 @@ def curve_of(report: Report, name: str, *, factors: Sequence[float] = BUDGETS) -
         raise ValueError(f"{name} is no minimum-norm attack; draw its curve with accuracy_curve.")
     ordered, eps = _ordered(factors), float(row["eps"][0]["eps"])
     right, lengths = report.flags[f"correct/{CLEAN}"], report.flags[f"length/{name}"].astype(np.float64)
-    budgets = [factor * eps * (1 + _engine.RADIUS_TOLERANCE) for factor in ordered]
+    budgets = [factor * eps * (1 + RADIUS_TOLERANCE) for factor in ordered]
     # At budget 0 the clean image is the only candidate, by the clean row's word.
     counts = [int(right.sum()), *(int(np.sum(right & (lengths > budget))) for budget in budgets[1:])]
     return _curve(name, row["radius"], eps, float(row["norm"]), ordered, counts, row["n"], 0.0)
