@@ -1,11 +1,15 @@
 """SmallCNN's weights for PyTorch and for plain JAX, from the library's own parameters."""
 
+import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import _small_cnn
+from benchmarks._parity import store
 from jaxrobust.models import SmallCNN
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2", "fc3")
@@ -40,3 +44,10 @@ def to_torch(
         prefix = module.torch_prefix(name)
         found[f"{prefix}.weight"], found[f"{prefix}.bias"] = np.ascontiguousarray(kernel), bias
     return found
+
+
+def load_plain(folder: Path) -> functools.partial:
+    """The exported plain-JAX classifier `images -> logits`, its weights as arguments of the partial."""
+    arrays = store.read_arrays(folder / "weights.npz")
+    plain = [(jnp.asarray(arrays[f"{name}.k"]), jnp.asarray(arrays[f"{name}.b"])) for name in LAYERS]
+    return functools.partial(plain_logits, plain)

@@ -1,7 +1,6 @@
 """Trains or reuses the models, chooses the images, and exports weights: the JAX side of the preparation."""
 
 import dataclasses
-import functools
 import os
 import platform
 import sys
@@ -116,13 +115,6 @@ def _check_exports(folder: Path, run, images: np.ndarray, logits: np.ndarray) ->
             "The state dict that was written does not read back as the weights it was made from."
         )
     return found
-
-
-def load_plain(folder: Path) -> functools.partial:
-    """The exported plain-JAX classifier `images -> logits`, its weights as arguments of the partial."""
-    arrays = store.read_arrays(folder / "weights.npz")
-    plain = [(jnp.asarray(arrays[f"{name}.k"]), jnp.asarray(arrays[f"{name}.b"])) for name in export.LAYERS]
-    return functools.partial(export.plain_logits, plain)
 
 
 if __name__ == "__main__":

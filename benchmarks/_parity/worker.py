@@ -65,7 +65,7 @@ def _task(root: Path, library: str, side: Any, model: str, name: str) -> bool:
     except Exception as error:
         record["error"] = f"{type(error).__name__}: {error}"[:500]
         store.save_result(root, model, name, library, None, record)
-        print(f"{model}:{name}:{library} FAILED\n{traceback.format_exc()}", flush=True)
+        print(f"{model}:{name}:{library} FAILED\n{traceback.format_exc(limit=-2)}", flush=True)
         return False
     store.save_result(root, model, name, library, images, record)
     print(f"{model}:{name}:{library} {record['seconds']:.1f} s", flush=True)
@@ -79,10 +79,10 @@ def _ready(root: Path, library: str, side: Any, problem: store.Problem, name: st
     images = problem.images[:count]
     y = cases.designated(case, problem.labels[:count])
     if library == cases.OURS:
-        from benchmarks._parity import prepare
+        from benchmarks._parity import export
 
         attack = side.make(name, dataset)
-        logits_fn = prepare.load_plain(store.model_dir(root, problem.model))
+        logits_fn = export.load_plain(store.model_dir(root, problem.model))
         return lambda: np.asarray(side.run(attack, logits_fn, images, y)), source_digest(modules_of(attack))
     import torch
 

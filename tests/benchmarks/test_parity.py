@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks._parity import bars, cases, export, prepare, side_ours, store, table, worker
+from benchmarks._parity import bars, cases, export, side_ours, store, table, worker
 from jaxrobust.models import SmallCNN, build, load_state_dict
 
 MODEL, SHAPE = "mnist-srt", (18, 20, 1)
@@ -236,7 +236,7 @@ def test_the_state_dict_reads_back(params, root):
 
 def test_the_saved_plain_classifier_is_read_back(root):
     problem = store.load_problem(root, MODEL)
-    logits = prepare.load_plain(store.model_dir(root, MODEL))(problem.images)
+    logits = export.load_plain(store.model_dir(root, MODEL))(problem.images)
     np.testing.assert_allclose(logits, problem.logits, atol=1e-5)
 
 
