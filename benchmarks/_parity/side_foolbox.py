@@ -69,6 +69,7 @@ def _cw(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
         steps=budget["steps"],
         stepsize=budget["learning_rate"],
         initial_const=budget["initial_const"],
+        abort_early=budget["abort_early"],
     )
     return _nearest(attack, victim)
 
