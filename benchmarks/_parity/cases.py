@@ -68,8 +68,8 @@ class Case:
         return EPS[dataset]["l0" if self.norm == "l0_pixels" else self.norm]
 
 
-# At the authors' rate of 0.01 two hundred steps leave a pixel of 0 or 1 where it is, in every library. Early abort
-# is another rule in each, and off where it can be.
+# At the authors' rate of 0.01 two hundred steps leave a pixel of 0 or 1 where it is, in every library. Early
+# abort is another rule in each, and off where it can be.
 _CW = {"searches": 5, "steps": 200, "learning_rate": 0.1, "initial_const": 1e-3, "abort_early": False}
 _DDN = {"steps": 100, "gamma": 0.05, "initial_norm": 1.0}
 _PGD_STEP = {"mnist": {"step": 1 / 30}, "cifar10": {"step": 0.25}}
