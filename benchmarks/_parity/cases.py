@@ -111,6 +111,14 @@ CASES: dict[str, Case] = {
         note="torchattacks has no search for c and gets five constants, the nearest counts; ART adds a "
         "line search, up to 10 forward passes a step.",
     ),
+    "cw_slow": Case(
+        title="C&W l2, 5 x 200, rate 0.01",
+        norm="l2",
+        bars=(NORM,),
+        settings={**_CW, "learning_rate": 0.01, "abort_early": True},
+        note="The authors' rate and each library's early abort, in a twentieth of the authors' steps and fewer "
+        "searches: no library moves black or white pixels, and none finds all.",
+    ),
     "cw_targeted": Case(
         title="C&W l2 targeted, 5 x 200", norm="l2", bars=(NORM,), settings=_CW, targeted=True
     ),

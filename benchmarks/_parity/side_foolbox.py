@@ -126,6 +126,7 @@ ATTACKS = {
         _noise("L2ClippingAwareRepeatedAdditiveGaussianNoiseAttack"),
     ),
     "cw": ("L2CarliniWagnerAttack", _cw),
+    "cw_slow": ("L2CarliniWagnerAttack", _cw),
     "cw_targeted": ("L2CarliniWagnerAttack", _cw),
     "ddn": ("DDNAttack", _ddn),
     "ddn_targeted": ("DDNAttack", _ddn),

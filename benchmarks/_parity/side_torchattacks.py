@@ -144,6 +144,7 @@ ATTACKS = {
     "pgd_l2": ("PGDL2", _pgd_l2),
     "mi_fgsm": ("MIFGSM", _mi_fgsm),
     "cw": ("CW", _cw),
+    "cw_slow": ("CW", _cw),
     "cw_targeted": ("CW", _cw),
     "fab_l2": ("FAB", _fab("L2")),
     "fab_linf": ("FAB", _fab("Linf")),

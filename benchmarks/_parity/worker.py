@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import platform
 import sys
 import time
@@ -63,7 +64,7 @@ def _task(root: Path, library: str, side: Any, model: str, name: str) -> bool:
         record["seconds"] = round(time.perf_counter() - began, 2)
         assert images.shape == problem.images[: case.count(dataset)].shape, images.shape
     except Exception as error:
-        record["error"] = f"{type(error).__name__}: {error}"[:500]
+        record["error"] = f"{type(error).__name__}: {error}".replace(os.getcwd(), ".")[:500]
         store.save_result(root, model, name, library, None, record)
         print(f"{model}:{name}:{library} FAILED\n{traceback.format_exc(limit=-2)}", flush=True)
         return False
