@@ -20,6 +20,16 @@ def check_ball(value: Any, norms: tuple[float, ...]) -> None:
         raise ValueError(f"Expected a ball like {like}, got neighbourhood={value!r}.")
 
 
+def reads_mask(value: Any) -> bool:
+    """Whether a neighbourhood in an attack is confined to `Example.mask`."""
+    if getattr(value, "reads_mask", False):
+        return True
+    if isinstance(value, tuple):
+        return any(reads_mask(part) for part in value)
+    fields = getattr(value, "__dataclass_fields__", {})
+    return any(reads_mask(getattr(value, name)) for name in fields)
+
+
 def goals(attack: Any) -> set[bool]:
     """The values of `targeted` in an attack, or in the stages or members that it is made of."""
     parts = getattr(attack, "stages", ()) or getattr(attack, "attacks", ())

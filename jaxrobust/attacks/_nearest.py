@@ -27,17 +27,25 @@ class Nearest(NamedTuple):
 
 def surely_fools(logits: Array, target: Array, *, targeted: bool = False) -> Array:
     """Whether the model is fooled `[b]`, by more than the rounding of its logits; never on NaN."""
-    scale = jnp.max(jnp.where(jnp.isfinite(logits), jnp.abs(logits), 0.0), axis=-1)
-    return fooling_margin(logits, target, targeted=targeted) > SURE_MARGIN * scale
-
-
-def fooling_margin(logits: Array, target: Array, *, targeted: bool = False) -> Array:
-    """The largest other logit less the target's `[b]`, or the negative of it where targeted; NaN on NaN."""
-    is_target = jax.nn.one_hot(class_of(target), logits.shape[-1], dtype=bool)
-    other = jnp.max(jnp.where(is_target, -jnp.inf, logits), axis=-1)
-    own = jnp.max(jnp.where(is_target, logits, -jnp.inf), axis=-1)
+    own, other = _rivals(logits, target)
     margin = own - other if targeted else other - own
-    return jnp.where(jnp.isnan(logits).any(axis=-1), jnp.nan, margin)
+    return (margin > SURE_MARGIN * largest(own, other)) & ~jnp.isnan(logits).any(axis=-1)
+
+
+def largest(first: Array, second: Array) -> Array:
+    """The larger size of two logits, whose rounding it sets; infinite ones (masked classes) count 0.
+
+    Of these two alone: a class masked by a logit like -1e9 would otherwise hide every success.
+    """
+    sizes = (jnp.where(jnp.isfinite(logit), jnp.abs(logit), 0.0) for logit in (first, second))
+    return jnp.maximum(*sizes)
+
+
+def _rivals(logits: Array, target: Array) -> tuple[Array, Array]:
+    """The target's logit and the largest other one `[b]`."""
+    is_target = jax.nn.one_hot(class_of(target), logits.shape[-1], dtype=bool)
+    own = jnp.max(jnp.where(is_target, logits, -jnp.inf), axis=-1)
+    return own, jnp.max(jnp.where(is_target, -jnp.inf, logits), axis=-1)
 
 
 def lengths(ball: Ball, example: Example, images: Array) -> Array:

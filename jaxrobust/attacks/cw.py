@@ -20,6 +20,7 @@ from jaxrobust.numerics.losses import margin
 from jaxrobust.types import Array, AttackResult, Ball, Example, ScoreFn
 
 _SHRINK = 0.999999  # the authors': arctanh is infinite at pixels that are exactly 0 or 1
+_MAX_CONST = 1e10  # the authors'; larger ones overflow in Adam's squares
 _DECAY, _SQUARE_DECAY, _ADAM_EPS = 0.9, 0.999, 1e-8
 
 
@@ -239,5 +240,5 @@ def _next_bounds(bounds: _Bounds, success: Array) -> _Bounds:
     """Times 10 until the first success, then the middle."""
     low = jnp.where(success, bounds.low, jnp.maximum(bounds.low, bounds.const))
     high = jnp.where(success, jnp.minimum(bounds.high, bounds.const), bounds.high)
-    middle = jnp.where(jnp.isfinite(high), (low + high) / 2, 10 * bounds.const)
+    middle = jnp.where(jnp.isfinite(high), (low + high) / 2, jnp.minimum(10 * bounds.const, _MAX_CONST))
     return _Bounds(const=middle, low=low, high=high)

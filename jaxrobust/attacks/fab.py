@@ -16,6 +16,7 @@ from jaxrobust.attacks._nearest import (
     SURE_MARGIN,
     Nearest,
     candidate,
+    largest,
     nearer_of,
     none_yet,
     regions,
@@ -29,8 +30,8 @@ from jaxrobust.numerics.projections import l2_norm
 from jaxrobust.types import Array, AttackResult, Ball, Example, ScoreFn
 
 _SEARCH_STEPS = 12  # the last bisection leaves 1/4096 of the norm
-# How far beyond the boundary the plane lies, in largest logits: where a success is sure. On the boundary
-# itself a row would stand still for ever, neither fooled nor with a way to go.
+# How far beyond the boundary the plane lies, in the size of the two logits: where a success is sure. On the
+# boundary itself a row would stand still for ever, neither fooled nor with a way to go.
 _BEYOND = 2 * SURE_MARGIN
 
 
@@ -90,7 +91,8 @@ class FAB:
         chunk: classes whose gradients the untargeted form takes at once, >= 1; changes time and memory, not
             the result.
         gradient_fn: `exact_gradient`, or a surrogate for a defence that hides its gradient (`bpda`, `eot`),
-            which costs a forward pass more for each gradient.
+            which costs a forward pass more for each gradient. Its logits judge the points from which a
+            gradient is taken, the model's own the others.
         targeted: `Example.target` is the designated class, to which the model is to be led.
 
     Raises:
@@ -129,6 +131,7 @@ class FAB:
         _validate.at_least("num_targets", self.num_targets, 0)
         _validate.within("alpha_max", self.alpha_max, 0.0, 1.0, "It is a share of the step.")
         _validate.within("eta", self.eta, 1.0, math.inf, "1 steps onto the plane, not over it.")
+        _validate.positive("beta", self.beta, "It is the share of the offset that is kept.")
         _validate.within("beta", self.beta, 0.0, 1.0, "It is the share of the offset that is kept.")
         _validate.at_least("chunk", self.chunk, 1)
 
@@ -217,12 +220,13 @@ class FAB:
         """The plane to step to: to one class, or the nearest of all."""
         label, num_classes = class_of(example.target), logits.shape[-1]
         region = regions(self.neighbourhood, example)
-        beyond = _BEYOND * jnp.max(jnp.where(jnp.isfinite(logits), jnp.abs(logits), 0.0), axis=-1)
 
         def plane(upper: Array, lower: Array) -> _Plane:
             gradient = gradient_fn(upper, lower).astype(jnp.float32)
             weight = region * jnp.where(jnp.isfinite(gradient), gradient, 0.0)
-            gap = (_entry(logits, upper) - _entry(logits, lower)).astype(jnp.float32) - beyond
+            ends = (_entry(logits, end).astype(jnp.float32) for end in (upper, lower))
+            above, below = ends
+            gap = above - below - _BEYOND * largest(above, below)
             size = jax.vmap(self._dual_length)(weight)
             distance = jnp.where(size > 0, jnp.abs(gap) / jnp.where(size > 0, size, 1.0), jnp.inf)
             # A class that is masked, or whose logit does not depend on the image, is nowhere.

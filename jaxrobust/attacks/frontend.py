@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxrobust import _validate
 from jaxrobust.attacks._callable import Structure, merge, split
+from jaxrobust.attacks._checks import goals, reads_mask
 from jaxrobust.attacks._inputs import (
     check_embeddings,
     check_images,
@@ -54,7 +55,7 @@ def attack(
             serves all. None attacks all at once.
 
     Returns:
-        `AttackResult(image, theta, found, distance)`, row by row; distances in radii.
+        `AttackResult(image, theta, found, distance, nonfinite)`, row by row; distances in radii.
 
     Raises:
         ValueError: for images out of range, labels out of range, NaN pixels, wrong shapes or dtypes, an
@@ -136,6 +137,11 @@ def attack_pairs(
     _validate.within("threshold", threshold, -1, 1, "It is a cosine.")
     _validate.positive("scale", scale)
     num = images.shape[0]
+    if True in goals(attack):
+        raise ValueError(
+            "Expected an untargeted attack on pairs, got targeted=True. Away from the right decision is "
+            "towards the wrong one: dodging where the two are the same, else impersonation."
+        )
     same = np.asarray(jax.device_get(same))
     if same.shape != (num,) or same.dtype != bool:
         raise ValueError(f"Expected same to be bool [{num}], got {same.dtype} of shape {same.shape}.")
@@ -189,6 +195,11 @@ def _checked(
     check_key(key)
     if chunk is not None:
         _validate.at_least("chunk", chunk, 1, "None attacks all images at once.")
+    if mask is not None and not reads_mask(attack):
+        raise ValueError(
+            f"Expected an attack in a Masked neighbourhood beside a mask, got {attack!r}, which would not "
+            "read it. Use neighbourhood=Masked(neighbourhood=...), or leave mask out."
+        )
     images = check_images(x)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(images.shape[0]))
     return images, keys, check_mask(mask, images)

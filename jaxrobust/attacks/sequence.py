@@ -11,8 +11,6 @@ from jaxrobust.attacks._worst import select
 from jaxrobust.attacks.autoattack import Ensemble
 from jaxrobust.types import RADIUS_TOLERANCE, Array, Attack, AttackResult, Example, ScoreFn, Theta
 
-# float32 images exceed their radius by up to 3e-8, which is 8e-6 radii at eps = 1/255.
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sequence:

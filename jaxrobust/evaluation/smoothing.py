@@ -106,6 +106,8 @@ def certify(
         seed: of every draw.
         progress_fn: called as `progress_fn("smoothing", done, total)` after every batch of images.
 
+    A model that draws at random by itself (`Model.random`) is certified as the mean over fixed draws of it.
+
     Returns:
         A `Certificate`.
 

@@ -1,7 +1,7 @@
 r"""A neighbourhood confined to a region of the image: $T'(x; \theta) = m\,T(x; \theta) + (1 - m)\,x$."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -17,7 +17,8 @@ class Masked:
     nearest point of ball, box and region; of another neighbourhood (geometry, colour, composites) the whole
     image is transformed, its theta and distance are those of the inner one, and the region is cut out.
 
-    It is a `types.Ball`, with `norm` and `eps`, if and only if the inner neighbourhood is one.
+    It is a `types.Ball`, with `norm` and `eps`, if and only if the inner neighbourhood is one, and has a grid
+    if that has one.
 
     Args:
         neighbourhood: what happens within the region.
@@ -36,6 +37,8 @@ class Masked:
 
     neighbourhood: Neighbourhood
 
+    reads_mask: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         inner = self.neighbourhood
         if isinstance(inner, type) or not isinstance(inner, Neighbourhood):
@@ -45,6 +48,9 @@ class Masked:
             # whether or not it raises. The class is frozen, hence the detour.
             object.__setattr__(self, "eps", inner.eps)
             object.__setattr__(self, "norm", inner.norm)
+        for name in ("grid", "grid_axes"):
+            if hasattr(inner, name):
+                object.__setattr__(self, name, getattr(inner, name))
 
     @property
     def _offset(self) -> bool:

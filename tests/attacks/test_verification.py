@@ -1,6 +1,8 @@
 """Attacks on verification: dodging and impersonation, pair by pair."""
 
 import functools
+import importlib.util
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 
 import jaxrobust
 from jaxrobust.attacks import PGD, GridSearch, fgsm
-from jaxrobust.neighbourhoods import LInf, RotationTranslation
+from jaxrobust.neighbourhoods import LInf, Masked, RotationTranslation
 from jaxrobust.numerics import losses
 from jaxrobust.numerics.similarity import cosine, pair_logits
 
@@ -146,7 +148,29 @@ def test_pairs_that_do_not_fit_are_refused(partners, same, message):
 
 
 def test_a_mask_of_a_wrong_shape_or_value_is_refused():
+    masked = PGD(neighbourhood=Masked(neighbourhood=LInf(eps=0.1)), steps=3)
     with pytest.raises(ValueError, match="mask of shape"):
-        run(PGD_MARGIN, mask=jnp.ones((3, 3, 1)))
+        run(masked, mask=jnp.ones((3, 3, 1)))
     with pytest.raises(ValueError, match="zeros and ones"):
-        run(PGD_MARGIN, mask=jnp.full((5, 5, 1), 0.5))
+        run(masked, mask=jnp.full((5, 5, 1), 0.5))
+
+
+def test_a_mask_that_nothing_reads_is_refused():
+    with pytest.raises(ValueError, match="would not read"):
+        run(PGD_MARGIN, mask=jnp.ones((5, 5, 1)))
+
+
+def test_a_targeted_attack_on_pairs_is_refused():
+    with pytest.raises(ValueError, match="untargeted"):
+        run(PGD(neighbourhood=LInf(eps=0.1), targeted=True))
+
+
+def test_the_example_runs():
+    path = Path(__file__).parents[2] / "examples" / "attack_verification.py"
+    spec = importlib.util.spec_from_file_location("attack_verification", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    found = example.main()
+    assert found["clean"] < 0.3
+    assert found["DDN, dodging"] == found["DDN, impersonation"] == 1
+    assert found["PGD, impersonation"] > found["clean"]
