@@ -158,6 +158,8 @@ def evaluate(
             log_fn=common.say,
         )
     common.say(evaluation.rows_table(found))
+    if found.certificate is not None:
+        common.say(evaluation.certificate_table(found))
     if found.verdicts:
         common.say(evaluation.verdicts_table(found))
     evaluation.write_report(

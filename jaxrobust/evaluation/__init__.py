@@ -16,6 +16,7 @@ from jaxrobust.evaluation._types import (
 from jaxrobust.evaluation.adversarial_sets import (
     AdversarialSet,
     StoredAttack,
+    adversarial_file,
     evaluate_adversarial,
     load_adversarial,
     save_adversarial,
@@ -31,10 +32,11 @@ from jaxrobust.evaluation.smoothing import (
     certified_accuracy,
     certified_curve,
     certify,
+    check_smoothing,
     smoothed_predict,
 )
 from jaxrobust.evaluation.suites import SUITE, SUITES
-from jaxrobust.evaluation.table import comparison_table, rows_table, verdicts_table
+from jaxrobust.evaluation.table import certificate_table, comparison_table, rows_table, verdicts_table
 from jaxrobust.evaluation.targets import TARGETS, least_likely, next_class, runner_up
 from jaxrobust.evaluation.threats import THREATS, Colours, Lengths, ThreatModel
 from jaxrobust.evaluation.trust import CHECKS
@@ -69,11 +71,14 @@ __all__ = [
     "ThreatModel",
     "Verdict",
     "accuracy_curve",
+    "adversarial_file",
     "breakage",
     "certificate_row",
+    "certificate_table",
     "certified_accuracy",
     "certified_curve",
     "certify",
+    "check_smoothing",
     "comparison_table",
     "curve_of",
     "evaluate",

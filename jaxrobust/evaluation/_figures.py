@@ -110,7 +110,13 @@ def draw(axes: Axes, panel: Panel, ink: Ink) -> None:
         colour = ink.lines[at % len(ink.lines)]
         x = panel.radii(curve)
         axes.fill_between(
-            x, 100 * np.array(curve.low), 100 * np.array(curve.high), color=colour, alpha=0.15, lw=0
+            x,
+            100 * np.array(curve.low),
+            100 * np.array(curve.high),
+            color=colour,
+            alpha=0.15,
+            lw=0,
+            step="post" if panel.norm == 0 else None,
         )
         axes.plot(
             x,
@@ -120,6 +126,8 @@ def draw(axes: Axes, panel: Panel, ink: Ink) -> None:
             linestyle=_DASHES[at % len(_DASHES)],
             markersize=5,
             linewidth=1.8,
+            # Between two counts nothing can be changed.
+            drawstyle="steps-post" if panel.norm == 0 else "default",
             label=label,
         )
     axes.set_title(panel.title, color=ink.text, fontsize=11)
@@ -135,7 +143,7 @@ def draw(axes: Axes, panel: Panel, ink: Ink) -> None:
         axes.spines[side].set_visible(False)
     for side in ("bottom", "left"):
         axes.spines[side].set_color(ink.text)
-    axes.legend(frameon=False, labelcolor=ink.text, fontsize=9)
+    axes.legend(frameon=False, labelcolor=ink.text, fontsize=9, loc="upper right")
 
 
 def panel_svg(panel: Panel, ink: Ink) -> bytes:
@@ -149,13 +157,17 @@ def panel_svg(panel: Panel, ink: Ink) -> bytes:
 
 
 def breakage_svg(found: Breakage, ink: Ink) -> bytes:
-    """Which attack broke which image: a line per attack, images ordered by how many attacks broke them."""
+    """Which attack broke which image: a line per attack, images ordered by how many attacks broke them.
+
+    Images that were wrong from the start are left out.
+    """
     figure = Figure(figsize=(9.0, 0.6 + 0.24 * len(found.attacks)), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
     # Images that the same attacks broke stand side by side.
     order = np.lexsort((*found.broken[::-1], -found.by_how_many))
+    order = order[found.right[order]]
     shades = ListedColormap([ink.faint, ink.lines[1]])
     axes.imshow(found.broken[:, order], cmap=shades, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(found.attacks)), found.attacks, fontsize=8)
@@ -163,7 +175,7 @@ def breakage_svg(found: Breakage, ink: Ink) -> bytes:
     axes.grid(which="minor", axis="y", color=ink.text, linewidth=0.5)
     axes.set_xticks([])
     axes.tick_params(which="both", colors=ink.text, length=0)
-    axes.set_xlabel(f"{found.broken.shape[1]:,} images", color=ink.text, fontsize=9)
+    axes.set_xlabel(f"{len(order):,} images, right from the start", color=ink.text, fontsize=9)
     axes.spines[:].set_visible(False)
     return _svg(figure)
 
@@ -187,7 +199,7 @@ def _draw_table(axes: Axes, reports: Sequence[Report], names: list[str]) -> None
     axes.axis("off")
     axes.set_xlim(0, 1)
     axes.set_ylim(len(names) + 1, -0.6)
-    columns = np.linspace(0.34, 0.98, len(reports) + 1)[1:] if len(reports) > 1 else [0.62]
+    columns = np.linspace(0.34, 0.98, len(reports) + 1)[1:] if len(reports) > 1 else [0.78]
     axes.text(0.0, 0, "attack", weight="bold", va="center")
     for x, report in zip(columns, reports):
         axes.text(x, 0, str(report.meta["model"]), weight="bold", ha="right", va="center")
@@ -196,7 +208,9 @@ def _draw_table(axes: Axes, reports: Sequence[Report], names: list[str]) -> None
         best = best_of(rows)
         radius = next((row.get("radius") for row in rows if row and row.get("radius")), "")
         label = {"none": "none (clean)", WORST: "worst of all"}.get(name, name)
-        axes.text(0.0, y, f"{label}  {radius}".rstrip(), va="center")
+        axes.text(
+            0.0, y, _shortened(f"{label}  {radius}".rstrip(), 60 if len(reports) == 1 else 42), va="center"
+        )
         for x, row in zip(columns, rows):
             if row is None:
                 axes.text(x, y, "–", ha="right", va="center")
@@ -205,9 +219,14 @@ def _draw_table(axes: Axes, reports: Sequence[Report], names: list[str]) -> None
             bold = best is not None and row["accuracy"] == best
             axes.text(x, y, f"{100 * row['accuracy']:.1f}  {interval}", ha="right", va="center",
                       weight="bold" if bold else "normal")  # fmt: skip
-    right = 1.0 if len(reports) > 1 else 0.64
+    right = 1.0 if len(reports) > 1 else 0.8
     for height, width in ((-0.55, 1.3), (0.5, 0.7), (len(names) - 0.5, 0.4), (len(names) + 0.55, 1.3)):
         axes.plot([0, right], [height, height], color=LIGHT.text, linewidth=width, clip_on=False)
+
+
+def _shortened(text: str, length: int) -> str:
+    """What fits before the numbers; the page has it whole."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _draw_gallery(figure, report: Report, names: list[str]) -> None:

@@ -1,9 +1,9 @@
 """Adversarial images in a file, and what any model makes of them.
 
 One .npz: `labels` int32 `[n]`, `index` int32 `[n]` (rows of the set they come from), `clean` float32
-`[n, h, w, c]`, and per attack i `images/i` float32, `images_8bit/i` uint8 and `broken/i` bool (whether it
-fooled the model it was made for, inside its radius); `about` is JSON text: names, exact radii and
-configurations of the attacks, seed, model, data set and its fingerprint. Floats, because image files would
+`[n, h, w, c]`, and per attack i `images/i` float32, `images_8bit/i` uint8 and `correct/i` bool (whether the
+model it was made for has it right, or it lies outside its radius); `about` is JSON text: names, exact radii
+and configurations of the attacks, seed, model, data set and its fingerprint. Floats, because image files would
 round away what an attack found.
 """
 
@@ -34,14 +34,14 @@ class StoredAttack:
         name: as its row printed it.
         images: float32 `[n, h, w, c]`; the clean image where it was not attacked.
         images_8bit: uint8 `[n, h, w, c]`, what an image file would keep.
-        broken: bool `[n]`: fooled the model it was made for, inside the radius.
+        correct: bool `[n]`: the model it was made for has it right, or it lies outside the radius.
         about: `radius`, `eps`, `config`, `norm`, `minimum_norm` as in the row.
     """
 
     name: str
     images: np.ndarray
     images_8bit: np.ndarray
-    broken: np.ndarray
+    correct: np.ndarray
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -68,7 +68,7 @@ class AdversarialSet:
                 name=one.name,
                 images=one.images[:num],
                 images_8bit=one.images_8bit[:num],
-                broken=one.broken[:num],
+                correct=one.correct[:num],
                 about=one.about,
             )
             for one in self.attacks
@@ -98,7 +98,7 @@ def save_adversarial(report: Report, path: Path | str, images: Any) -> Path:
     """
     if not report.images:
         raise ValueError("This report has no adversarial images: evaluate with keep_images=True.")
-    file = _file(path)
+    file = adversarial_file(path)
     n, shape = report.meta["n"], tuple(report.meta["image_shape"])
     if len(images) != n or tuple(np.shape(images[0])) != shape:
         raise ValueError(
@@ -121,8 +121,7 @@ def save_adversarial(report: Report, path: Path | str, images: Any) -> Path:
     for at, (name, found) in enumerate(report.images.items()):
         arrays[f"images/{at}"] = found.astype(np.float32)
         arrays[f"images_8bit/{at}"] = np.round(np.clip(found, 0, 1) * 255).astype(np.uint8)
-        arrays[f"broken/{at}"] = report.flags[f"correct/{CLEAN}"] & ~report.flags[f"correct/{name}"]
-    file.parent.mkdir(parents=True, exist_ok=True)
+        arrays[f"correct/{at}"] = report.flags[f"correct/{name}"]
     with file.open("wb") as out:
         np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
     return file
@@ -149,8 +148,25 @@ def load_adversarial(path: Path | str) -> AdversarialSet:
         if isinstance(error, ValueError) and str(file) in str(error):
             raise
         raise ValueError(
-            f"{file} holds no adversarial images of this library (--save-adversarial writes them): {error}."
-        ) from None
+            f"{file} holds no adversarial images of this library, or is damaged. Write it anew: "
+            "--save-adversarial FILE.npz."
+        ) from error
+
+
+def adversarial_file(path: Path | str) -> Path:
+    """The file that `save_adversarial` writes for a path, its folder made.
+
+    Raises:
+        ValueError: for another kind of file, or a place that cannot be written.
+    """
+    file = _file(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab"):
+            pass
+    except OSError as error:
+        raise ValueError(f"Cannot write {file}: {error.strerror}. Choose another place.") from None
+    return file
 
 
 def _file(path: Path | str) -> Path:
@@ -170,7 +186,7 @@ def _decoded(arrays: Mapping[str, np.ndarray], file: Path) -> AdversarialSet:
             name=one["name"],
             images=arrays[f"images/{at}"],
             images_8bit=arrays[f"images_8bit/{at}"],
-            broken=arrays[f"broken/{at}"],
+            correct=arrays[f"correct/{at}"],
             about={key: value for key, value in one.items() if key != "name"},
         )
         for at, one in enumerate(about["attacks"])
@@ -204,8 +220,8 @@ def evaluate_adversarial(
 
     Distances are recomputed from the images. A row's accuracy counts an image as right if the model is right
     about the stored one; of an attack in one ball, an image outside its radius counts as the clean one. As
-    every row of this kind counts each image on its attacked version, `every_image` is set. `broken_by_source`
-    is the share that fooled the model the images were made for.
+    every row of this kind counts each image on its attacked version, `every_image` is set.
+    `source_accuracy` is that of the model the images were made for.
 
     Args:
         model, params, stats, batch_size, model_name: as in `robust.evaluate`.
@@ -244,8 +260,8 @@ def evaluate_adversarial(
         outcomes[one.name] = _outcome(s, one, right, rounded)
     shared = _tally.common(s, model_name, str(stored.about["dataset"]))
     rows = [_tally.row(name, out, about[name], right, shared) for name, out in outcomes.items()]
-    shares = {one.name: float(one.broken.mean()) for one in stored.attacks}
-    rows = [{**row, "broken_by_source": shares.get(row["attack"])} for row in rows]
+    sources = {one.name: float(one.correct.mean()) for one in stored.attacks}
+    rows = [{**row, "source_accuracy": sources.get(row["attack"])} for row in rows]
     rows.append({**dict.fromkeys(rows[0]), **_tally.worst_row(outcomes, about, right, shared)})
     meta = {
         **shared,

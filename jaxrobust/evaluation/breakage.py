@@ -8,10 +8,14 @@ from jaxrobust.evaluation._types import CLEAN, WORST, Report
 
 
 class Breakage(NamedTuple):
-    """`broken[i, j]`: attack `attacks[i]` broke image j, which was right before it. Bool `[a, n]`."""
+    """`broken[i, j]`: attack `attacks[i]` broke image j, which was right before it. Bool `[a, n]`.
+
+    `right` `[n]`: the images that were right from the start.
+    """
 
     attacks: tuple[str, ...]
     broken: np.ndarray
+    right: np.ndarray
 
     @property
     def by_how_many(self) -> np.ndarray:
@@ -37,4 +41,4 @@ def breakage(report: Report) -> Breakage:
     names = tuple(row["attack"] for row in report.rows if row["attack"] not in (CLEAN, WORST))
     right = report.flags[f"correct/{CLEAN}"]
     rows = [right & ~report.flags[f"correct/{name}"] for name in names]
-    return Breakage(names, np.array(rows, bool).reshape(len(names), len(right)))
+    return Breakage(names, np.array(rows, bool).reshape(len(names), len(right)), right)

@@ -17,7 +17,7 @@ from jaxrobust.numerics.metrics import wilson_interval
 from jaxrobust.types import RADIUS_TOLERANCE, Model, PyTree
 
 FACTORS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-# Of curves that cost nothing: every tenth of the radius, to twice of it.
+# Of curves that cost nothing: every tenth of the radius, to twice of it. (A count grows by whole numbers.)
 BUDGETS = tuple(i / 10 for i in range(21))
 
 
@@ -89,7 +89,7 @@ def accuracy_curve(
     )
 
 
-def curve_of(report: Report, name: str, *, factors: Sequence[float] = BUDGETS) -> Curve:
+def curve_of(report: Report, name: str, *, factors: Sequence[float] | None = None) -> Curve:
     """Accuracy against the budget under a minimum-norm attack, from its one run over all images.
 
     An image counts at a budget if it is right from the start and nothing was found at a length up to it.
@@ -97,7 +97,8 @@ def curve_of(report: Report, name: str, *, factors: Sequence[float] = BUDGETS) -
     Args:
         report: from `robust.evaluate`.
         name: of a minimum-norm attack in it.
-        factors: shares of the attack's radius, >= 0, beyond 1 too; sorted, and 0 is added.
+        factors: shares of the attack's radius, >= 0, beyond 1 too; sorted, and 0 is added. None: every tenth
+            of it, or every whole number where it is a count, up to twice of it.
 
     Returns:
         A `Curve` with 95% Wilson intervals; at factor 1 it is the row's accuracy. `seconds` is 0: the row has
@@ -109,7 +110,10 @@ def curve_of(report: Report, name: str, *, factors: Sequence[float] = BUDGETS) -
     row = report.row(name)
     if not row["minimum_norm"] or f"length/{name}" not in report.flags:
         raise ValueError(f"{name} is no minimum-norm attack; draw its curve with accuracy_curve.")
-    ordered, eps = _ordered(factors), float(row["eps"][0]["eps"])
+    eps = float(row["eps"][0]["eps"])
+    if factors is None:
+        factors = [count / eps for count in range(2 * int(eps) + 1)] if row["norm"] == 0 else BUDGETS
+    ordered = _ordered(factors)
     right, lengths = report.flags[f"correct/{CLEAN}"], report.flags[f"length/{name}"].astype(np.float64)
     budgets = [factor * eps * (1 + RADIUS_TOLERANCE) for factor in ordered]
     # At budget 0 the clean image is the only candidate, by the clean row's word.

@@ -125,7 +125,7 @@ def certify(
         >>> found.prediction.tolist(), bool(0.37 < found.radius[0] < 0.4)
         ([0, -1], True)
     """
-    _check(sigma=sigma, num_select=num_select, num_certify=num_certify, alpha=alpha)
+    check_smoothing(sigma=sigma, num_select=num_select, num_certify=num_certify, alpha=alpha)
     start = time.perf_counter()
     s = _engine.subject(model, params, stats, images, labels, batch_size=batch_size, seed=seed)
     chosen, votes = [], []
@@ -181,7 +181,7 @@ def smoothed_predict(
     Raises:
         ValueError: as `certify`.
     """
-    _check(sigma=sigma, num=num, alpha=alpha)
+    check_smoothing(sigma=sigma, num=num, alpha=alpha)
     labels = np.zeros(len(images), np.int32)
     s = _engine.subject(model, params, stats, images, labels, batch_size=batch_size, seed=seed)
     found = []
@@ -287,7 +287,7 @@ def certified_curve(certificate: Certificate, radii: Sequence[float] | None = No
     )
 
 
-def _check(*, sigma: float, alpha: float, **numbers: int) -> None:
+def check_smoothing(*, sigma: float, alpha: float = 0.001, **numbers: int) -> None:
     """Raises ValueError for what would certify nothing, or wrongly."""
     _validate.positive("sigma", sigma, "It is in pixels of [0, 1], e.g. sigma=0.25.")
     _validate.positive("alpha", alpha, "It is the chance of a wrong certificate, e.g. 0.001.")

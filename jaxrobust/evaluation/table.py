@@ -54,7 +54,7 @@ def rows_table(report: Report) -> Table:
             _percent(row["r_rob"]),
             "–" if distance is None else f"{distance:.2f}",
             *(_EXTRA[column](row) for column in shown),
-            f"{speed:,.0f}" if speed else "–",
+            (f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}") if speed else "–",
             style="bold" if row["attack"] == WORST else None,
         )
         for share in row.get("broken_by") or ():
@@ -73,12 +73,8 @@ def _median_norm(row: dict) -> str:
 _EXTRA = {
     "median norm": _median_norm,
     "on target": lambda row: _percent(row.get("targeted_success")),
-    "of source": lambda row: _percent(_left(row.get("broken_by_source"))),
+    "of source": lambda row: _percent(row.get("source_accuracy")),
 }
-
-
-def _left(broken: float | None) -> float | None:
-    return None if broken is None else 1 - broken
 
 
 def _extra_columns(report: Report) -> list[str]:
@@ -86,9 +82,24 @@ def _extra_columns(report: Report) -> list[str]:
     wanted = {
         "median norm": any(row.get("minimum_norm") for row in report.rows),
         "on target": any(row.get("targeted_success") is not None for row in report.rows),
-        "of source": any(row.get("broken_by_source") is not None for row in report.rows),
+        "of source": any(row.get("source_accuracy") is not None for row in report.rows),
     }
     return [column for column, is_wanted in wanted.items() if is_wanted]
+
+
+def certificate_table(report: Report) -> Table:
+    """The certificate of a report: certified accuracy of the smoothed model, by l2 radius."""
+    assert report.certificate is not None
+    one = report.certificate
+    table = Table(
+        title=f"Certified by randomised smoothing, σ = {one['sigma']:g}, {one['num_certify']:,} draws",
+        caption="Of the smoothed model; radii in pixels of [0, 1]; intervals: Wilson, 95%.",
+    )
+    for column in ("l2 radius", "certified accuracy", "interval"):
+        table.add_column(column, justify="right")
+    for line in one["radii"]:
+        table.add_row(f"{line['radius']:.3g}", _percent(line["accuracy"]), _interval(line))
+    return table
 
 
 def comparison_table(reports: Sequence[Report]) -> Table:

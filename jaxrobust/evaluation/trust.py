@@ -166,7 +166,7 @@ def rounding(view: View) -> Verdict:
     row = max(rows, key=lambda row: abs(row["accuracy_8bit"] - row["accuracy"]))
     change = abs(row["accuracy_8bit"] - row["accuracy"])
     level = graded(change, 0.02, 0.1)
-    advice = "Rounding the attacked images to 8 bits changes nothing that matters."
+    advice = "Rounding the images of attacks of fixed radius to 8 bits changes nothing that matters."
     if level != Level.OK:
         advice = (
             f"Rounded to 8 bits, {row['attack']} leaves {row['accuracy_8bit']:.1%} right instead of "

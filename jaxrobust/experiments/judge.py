@@ -1,6 +1,7 @@
 """What a run is worth, and what it says about an image."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ import jax
 import numpy as np
 
 from jaxrobust import _validate, data, evaluation
-from jaxrobust.evaluation import Report, ThreatModel
+from jaxrobust.attacks import PGD, GridSearch
+from jaxrobust.evaluation import EvalAttack, Report, ThreatModel
 from jaxrobust.experiments.run import Run, load_data
 from jaxrobust.numerics.compile import jit
 
 # Accuracy against radius is drawn on this many images: six radii cost as much as six attacks.
 CURVE_IMAGES = 500
-_CURVES = ("pgd", "grid_adv")
 
 
 def evaluate_run(
@@ -56,8 +57,9 @@ def evaluate_run(
         batch_size: rows per compiled call.
         seed: of the attacks.
         robust_risk: also R_rob, eq. (3).
-        curves: also accuracy against radius: under PGD and GridAdv, where they are among the attacks, on the
-            first 500 images; under minimum-norm attacks, whose one run has it, on all.
+        curves: also accuracy against radius: under the longest PGD in each ball and the first grid, where
+            there are such among the attacks, on the first 500 images; under minimum-norm attacks, whose one
+            run has it, on all.
         name: of the model in the report; None for the folder's.
         size, channels: as `data.load` takes them; None for what the run's own images were made.
         refuse_batch_dependent: raise where the logits of an image depend on its batch; False warns.
@@ -83,6 +85,12 @@ def evaluate_run(
         _validate.at_least("num", num, 1)
         images, labels = images[:num], labels[:num]
     rows = min(batch_size, len(labels))
+    _check_counts(suite, run.model.image_shape)
+    surrogates = _surrogates(run, transfer_from)
+    if certify is not None:
+        evaluation.check_smoothing(sigma=certify, num_certify=certify_draws)
+    if save_adversarial is not None:
+        evaluation.adversarial_file(Path(save_adversarial))
     report = evaluation.evaluate(
         run.model,
         run.params,
@@ -95,7 +103,7 @@ def evaluate_run(
         robust_risk=robust_risk,
         refuse_batch_dependent=refuse_batch_dependent,
         keep_images=save_adversarial is not None,
-        surrogates=_surrogates(run, transfer_from),
+        surrogates=surrogates,
         model_name=name or run.folder.name,
         dataset_name=found.name,
         fingerprint=found.fingerprint,
@@ -109,12 +117,30 @@ def evaluate_run(
         report = _certified(run, report, images, labels, certify, certify_draws, rows, seed)
     if not curves:
         return report
-    drawn = _curves(run, names, threat, images, labels, rows, seed)
+    drawn = _curves(run, suite, images, labels, rows, seed)
     nearest = [row["attack"] for row in report.rows if row["minimum_norm"]]
     return dataclasses.replace(
         report,
         curves=(*drawn, *(evaluation.curve_of(report, attack) for attack in nearest), *report.curves),
     )
+
+
+def _check_counts(suite: Mapping[str, EvalAttack], image_shape: tuple[int, int, int]) -> None:
+    """Refuses radii that no image has: more changed values than there are, l2 beyond the farthest corner."""
+    height, width, channels = image_shape
+    for name, entry in suite.items():
+        ball: Any = getattr(entry.attack, "neighbourhood", None)
+        norm = getattr(ball, "norm", None)
+        most: float | None = None
+        if norm == 0:
+            most = height * width * (channels if getattr(ball, "features", False) else 1)
+        elif norm == 2:
+            most = math.sqrt(height * width * channels)
+        if most is not None and ball.eps > most:
+            raise ValueError(
+                f"Expected {name} with eps <= {most:g}, got eps={ball.eps:g}: images {list(image_shape)} "
+                f"have no {'more to change' if norm == 0 else 'two points farther apart'}. Use a smaller radius."
+            )
 
 
 def _surrogates(run: Run, others: Sequence[Run]) -> dict[str, evaluation.Surrogate]:
@@ -252,10 +278,21 @@ def _test_set(
 
 
 def _curves(
-    run: Run, names: Sequence[str], threat: ThreatModel, images: Any, labels: np.ndarray, size: int, seed: int
+    run: Run, suite: Mapping[str, EvalAttack], images: Any, labels: np.ndarray, size: int, seed: int
 ) -> tuple[evaluation.Curve, ...]:
-    wanted = evaluation.suite(_CURVES, threat)
-    chosen = [name for name in evaluation.suite(names, threat) if name in wanted]
+    """Of the longest PGD in each ball, and of the first grid."""
+    longest: dict[Any, tuple[int, str, EvalAttack]] = {}
+    for name, entry in suite.items():
+        attack = entry.attack
+        kind: Any
+        if entry.target_fn is None and isinstance(attack, GridSearch):
+            kind, length = "grid", 0
+        elif entry.target_fn is None and isinstance(attack, PGD):
+            kind, length = getattr(attack.neighbourhood, "norm", None), attack.steps * attack.restarts
+        else:
+            continue
+        if length != 1 and (kind not in longest or length > longest[kind][0]):
+            longest[kind] = (length, name, entry)
     return tuple(
         evaluation.accuracy_curve(
             run.model,
@@ -263,12 +300,12 @@ def _curves(
             run.stats,
             images[:CURVE_IMAGES],
             labels[:CURVE_IMAGES],
-            wanted[name],
+            entry,
             name=name,
             batch_size=min(size, CURVE_IMAGES),
             seed=seed,
         )
-        for name in chosen
+        for _, name, entry in longest.values()
     )
 
 

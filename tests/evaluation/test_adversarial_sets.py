@@ -68,9 +68,9 @@ def test_the_model_that_they_were_made_for_gives_the_same_answers(file, report, 
             flag = f"{kind}/{name}"
             np.testing.assert_array_equal(again.flags[flag][attacked], report.flags[flag][attacked], flag)
         row = again.row(name)
-        broken = report.flags["correct/none"] & ~report.flags[f"correct/{name}"]
-        assert row["broken_by_source"] == pytest.approx(broken.mean())
-        np.testing.assert_array_equal(stored.attacks[list(ATTACKS).index(name)].broken, broken)
+        correct = report.flags[f"correct/{name}"]
+        assert row["source_accuracy"] == report.row(name)["accuracy"] == pytest.approx(correct.mean())
+        np.testing.assert_array_equal(stored.attacks[list(ATTACKS).index(name)].correct, correct)
     assert again.row("none")["accuracy"] == report.row("none")["accuracy"]
     assert again.row("worst")["accuracy"] <= min(again.row(name)["accuracy"] for name in ATTACKS)
     near = report.flags["distance/near"]
