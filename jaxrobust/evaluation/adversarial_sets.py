@@ -3,8 +3,8 @@
 One .npz: `labels` int32 `[n]`, `index` int32 `[n]` (rows of the set they come from), `clean` float32
 `[n, h, w, c]`, and per attack i `images/i` float32, `images_8bit/i` uint8 and `correct/i` bool (whether the
 model it was made for has it right, or it lies outside its radius); `about` is JSON text: names, exact radii
-and configurations of the attacks, seed, model, data set and its fingerprint. Floats, because image files would
-round away what an attack found.
+and configurations of the attacks, seed, model, data set and its fingerprint. Floats, because image files
+would round away what an attack found.
 """
 
 import json

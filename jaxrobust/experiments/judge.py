@@ -137,9 +137,10 @@ def _check_counts(suite: Mapping[str, EvalAttack], image_shape: tuple[int, int, 
         elif norm == 2:
             most = math.sqrt(height * width * channels)
         if most is not None and ball.eps > most:
+            limit = "more to change" if norm == 0 else "two points farther apart"
             raise ValueError(
                 f"Expected {name} with eps <= {most:g}, got eps={ball.eps:g}: images {list(image_shape)} "
-                f"have no {'more to change' if norm == 0 else 'two points farther apart'}. Use a smaller radius."
+                f"have no {limit}. Use a smaller radius."
             )
 
 
