@@ -23,9 +23,16 @@ def test_attacking_a_model_in_ten_lines(capsys):
     assert names["result"].found.all()
 
 
+def test_attacking_a_defence():
+    names: dict = {}
+    exec(BLOCKS[1], names)
+    assert names["result"].found.mean() > 0.7
+    assert names["report"].row("PGD")["accuracy"] < names["report"].row("none")["accuracy"] - 0.5
+
+
 def test_training_from_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = BLOCKS[1].replace('"num_steps=300"', '"num_steps=2", "batch_size=64", "labelled_per_step=4"')
+    code = BLOCKS[2].replace('"num_steps=300"', '"num_steps=2", "batch_size=64", "labelled_per_step=4"')
     code = code.replace('"pgd:steps=40,restarts=5"]', '"pgd:steps=2"], num=20')
     names: dict = {}
     exec(code, names)
@@ -39,7 +46,7 @@ def test_the_new_attack_is_an_attack():
     from jaxrobust.types import Attack
 
     names: dict = {}
-    exec(BLOCKS[2], names)
+    exec(BLOCKS[3], names)
     one = names["OneDraw"](neighbourhood=LInf(eps=0.1))
     assert isinstance(one, Attack)
     x = jnp.full((3, 2, 2, 1), 0.5)
