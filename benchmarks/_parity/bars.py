@@ -88,8 +88,8 @@ def compare(case: cases.Case, ours: dict[str, Any], peer: dict[str, Any]) -> dic
     result: dict[str, Any] = {"both": int(both.sum())}
     met = []
     if cases.ACCURACY in case.bars:
-        allowed = peer["robust"] + cases.ACCURACY_SLACK * peer["n"]
-        result["accuracy_met"] = ours["robust"] <= allowed + 1e-9
+        allowed = peer["robust"] / peer["n"] + cases.ACCURACY_SLACK
+        result["accuracy_met"] = ours["robust"] / ours["n"] <= allowed + 1e-9
         met.append(result["accuracy_met"])
     if cases.NORM in case.bars:
         pairs = {

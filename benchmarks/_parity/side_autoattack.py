@@ -8,7 +8,6 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 
-from benchmarks._parity.cases import SEED
 from benchmarks._parity.twin import Victim
 
 PACKAGES = ("pyautoattack", "torch")
@@ -18,7 +17,7 @@ _FAR = 1e6
 def _apgd(norm: str, loss: str):
     def run(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
         attack = APGDAttack(
-            victim.net, n_iter=budget["steps"], norm=norm, eps=eps, seed=SEED, loss=loss, device="cpu"
+            victim.net, n_iter=budget["steps"], norm=norm, eps=eps, seed=victim.seed, loss=loss, device="cpu"
         )
         return attack.perturb(victim.x, victim.y)
 
@@ -32,7 +31,7 @@ def _apgd_t(norm: str):
             n_iter=budget["steps"],
             norm=norm,
             eps=eps,
-            seed=SEED,
+            seed=victim.seed,
             n_target_classes=budget["num_targets"],
             device="cpu",
         )
@@ -50,7 +49,7 @@ def _fab(norm: str, *, targeted: bool = False):
             norm=norm,
             n_iter=budget["steps"],
             eps=eps if targeted else _FAR,
-            seed=SEED,
+            seed=victim.seed,
             targeted=targeted,
             device="cpu",
             n_target_classes=budget.get("num_targets", 9),
@@ -63,7 +62,7 @@ def _fab(norm: str, *, targeted: bool = False):
 def _square(norm: str):
     def run(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
         attack = SquareAttack(
-            victim.net, norm=norm, n_queries=budget["queries"], eps=eps, seed=SEED, device="cpu"
+            victim.net, norm=norm, n_queries=budget["queries"], eps=eps, seed=victim.seed, device="cpu"
         )
         return attack.perturb(victim.x, victim.y)
 
@@ -72,7 +71,9 @@ def _square(norm: str):
 
 def _autoattack(norm: str):
     def run(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
-        attack = AutoAttack(victim.net, norm=norm, eps=eps, seed=SEED, version="standard", device="cpu")
+        attack = AutoAttack(
+            victim.net, norm=norm, eps=eps, seed=victim.seed, version="standard", device="cpu"
+        )
         attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = budget["steps"]
         attack.square.n_queries, attack.square.rescale_schedule = budget["queries"], True
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = budget["num_targets"]

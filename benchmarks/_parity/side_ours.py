@@ -114,7 +114,7 @@ def make(name: str, dataset: str) -> Any:
     return dataclasses.replace(attack, targeted=True) if case.targeted else attack
 
 
-def run(attack: Any, logits_fn: Any, images: np.ndarray, y: np.ndarray) -> np.ndarray:
+def run(attack: Any, logits_fn: Any, images: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
     """The attacked images `[n, h, w, c]`."""
-    result = jaxrobust.attack(attack, logits_fn, images, y, key=jax.random.key(cases.SEED))
+    result = jaxrobust.attack(attack, logits_fn, images, y, key=jax.random.key(seed))
     return np.asarray(jax.block_until_ready(result.image))

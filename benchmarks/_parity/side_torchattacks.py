@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torchattacks
 
-from benchmarks._parity.cases import SEED
 from benchmarks._parity.twin import Victim, nearest
 
 PACKAGES = ("torchattacks", "torch")
@@ -59,7 +58,7 @@ def _fab(norm: str, *, targeted: bool = False):
             norm=norm,
             eps=eps if targeted else _FAR,
             steps=budget["steps"],
-            seed=SEED,
+            seed=victim.seed,
             multi_targeted=targeted,
             n_classes=victim.num_classes,
         )
@@ -69,7 +68,9 @@ def _fab(norm: str, *, targeted: bool = False):
 
 
 def _apgd_attack(victim: Victim, norm: str, loss: str, eps: float, budget: dict[str, Any]) -> Any:
-    return torchattacks.APGD(victim.net, norm=norm, eps=eps, steps=budget["steps"], seed=SEED, loss=loss)
+    return torchattacks.APGD(
+        victim.net, norm=norm, eps=eps, steps=budget["steps"], seed=victim.seed, loss=loss
+    )
 
 
 def _apgd(norm: str, loss: str):
@@ -81,7 +82,12 @@ def _apgd(norm: str, loss: str):
 
 def _apgd_t_attack(victim: Victim, norm: str, eps: float, budget: dict[str, Any]) -> Any:
     return torchattacks.APGDT(
-        victim.net, norm=norm, eps=eps, steps=budget["steps"], seed=SEED, n_classes=budget["num_targets"] + 1
+        victim.net,
+        norm=norm,
+        eps=eps,
+        steps=budget["steps"],
+        seed=victim.seed,
+        n_classes=budget["num_targets"] + 1,
     )
 
 
@@ -93,7 +99,7 @@ def _apgd_t(norm: str):
 
 
 def _square_attack(victim: Victim, norm: str, eps: float, budget: dict[str, Any]) -> Any:
-    return torchattacks.Square(victim.net, norm=norm, eps=eps, n_queries=budget["queries"], seed=SEED)
+    return torchattacks.Square(victim.net, norm=norm, eps=eps, n_queries=budget["queries"], seed=victim.seed)
 
 
 def _square(norm: str):
@@ -112,7 +118,7 @@ def _autoattack(norm: str):
             norm=norm,
             eps=eps,
             steps=budget["steps"],
-            seed=SEED,
+            seed=victim.seed,
             multi_targeted=True,
             n_classes=budget["num_targets"] + 1,
         )

@@ -42,6 +42,8 @@ def _case_rows(root: Path, problem: store.Problem, name: str, verdicts: list[dic
         row = {key: value for key, value in record.items() if key not in ("key", "source")}
         if record.get("problem") != problem.digest:
             row["error"] = "made from other weights or images; run the command again"
+        elif _asked(record) != _asked(_wanted(case, dataset)):
+            row["error"] = "made with other settings; run the command again"
         elif any(f"{problem.model}/{name}/{library}" not in verdict for verdict in verdicts):
             row.setdefault("error", "not judged yet; run the command again")
         if "error" not in row:
@@ -59,15 +61,30 @@ def _case_rows(root: Path, problem: store.Problem, name: str, verdicts: list[dic
     return rows
 
 
+def _wanted(case: cases.Case, dataset: str) -> dict[str, Any]:
+    return {
+        "settings": case.budget(dataset),
+        "eps": case.eps(dataset),
+        "num_images": case.count(dataset),
+        "seeds": case.seeds,
+    }
+
+
+def _asked(record: dict[str, Any]) -> tuple:
+    return (*map(record.get, ("settings", "eps", "num_images")), record.get("seeds", 1))
+
+
 def _measure(problem, case, dataset, images, where, verdicts) -> tuple[dict, dict]:
     """What the images are worth, and how judge and twin disagree about them."""
-    y = cases.designated(case, problem.labels[: len(images)])
+    count = len(images) // case.seeds
+    y = np.tile(cases.designated(case, problem.labels[:count]), case.seeds)
+    clean = np.tile(problem.images[:count], (case.seeds, 1, 1, 1))
     key = f"{problem.model}/{where}"
     hits = [np.asarray(verdict[key]) == y for verdict in verdicts]
     fooled = [hit if case.targeted else ~hit for hit in hits]
     # An image at the boundary is adversarial to the program that its library attacked, of equal weights.
     either = fooled[0] | fooled[1]
-    one = bars.measure(case, case.eps(dataset), problem.images[: len(images)], images, either)
+    one = bars.measure(case, case.eps(dataset), clean, images, either)
     return one, {
         "judge": int(fooled[0].sum()),
         "twin": int(fooled[1].sum()),
@@ -124,6 +141,8 @@ in float64.
   found. The bars: the median, and the mean over the images that both found, at most 1.01 times the best
   peer's, and at most 0.5% of the images fewer found. Ratios are ours over the peer's, mean | median: below 1
   ours is nearer.
+- Where chance decides (random starts and draws) an attack runs with several seeds, and its robust accuracy is
+  the mean over them; how many is said below. One run's accuracy varies by some 1 to 2 points.
 - All images are test images that the model classifies right, the first ones in the order of the set.
 - An image counts as adversarial where the judge or the PyTorch twin says so: of equal weights, they differ by
   the rounding of logits on images that lie on the boundary ("differ" in the rows).
@@ -217,7 +236,8 @@ def _cell(row: dict[str, Any] | None, wanted: str) -> str:
         return "failed"
     if wanted == cases.ACCURACY:
         beyond = f", {row['outside']} outside" if row["outside"] else ""
-        return f"{100 * row['robust_accuracy']:.1f} ({row['robust']}/{row['n']}{beyond})"
+        seeds = row.get("seeds", 1)
+        return f"{100 * row['robust_accuracy']:.1f} ({row['robust'] / seeds:g}/{row['n'] // seeds}{beyond})"
     cell = f"{_number(row['median_all'])} ({row['found']}/{row['n']})"
     if "against" in row:
         cell += f" {_number(row['against']['mean_ratio'])} \\| {_number(row['against']['median_ratio'])}"
@@ -241,7 +261,8 @@ def _notes() -> str:
             f"{name_}: " + ", ".join(f"{k} {_number(v)}" for k, v in values.items())
             for name_, values in case.per_set.items()
         )
-        text = ". ".join(part for part in (budget, per_set, case.note.rstrip(".")) if part)
+        seeds = f"{case.seeds} seeds" if case.seeds > 1 else ""
+        text = ". ".join(part for part in (budget, per_set, seeds, case.note.rstrip(".")) if part)
         lines.append(f"- {case.title} (`{name}`): {text or 'one step of one radius'}.")
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ TOLERANCE = 1e-4
 class Victim(NamedTuple):
     """What a peer attacks: the net in eval mode, `x [n, c, h, w]` in [0, 1], `y [n]`, the number of classes.
 
-    `y` are the labels, or, where `targeted`, the classes to lead to.
+    `y` are the labels, or, where `targeted`, the classes to lead to. Some attacks seed themselves by `seed`.
     """
 
     net: nn.Module
@@ -24,6 +24,7 @@ class Victim(NamedTuple):
     y: torch.Tensor
     num_classes: int
     targeted: bool = False
+    seed: int = 0
 
     def fooled(self, images: torch.Tensor) -> torch.Tensor:
         """Whether each image reaches the attack's aim, `[n]`."""

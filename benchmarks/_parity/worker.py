@@ -53,6 +53,8 @@ def _task(root: Path, library: str, side: Any, model: str, name: str) -> bool:
         "versions": _versions(side.PACKAGES),
         "problem": problem.digest,
     }
+    if case.seeds > 1:
+        record["seeds"] = case.seeds
     try:
         run, source = _ready(root, library, side, problem, name)
         record["source"] = source
@@ -60,9 +62,11 @@ def _task(root: Path, library: str, side: Any, model: str, name: str) -> bool:
         if store.is_current(root, model, name, library, record["key"]):
             return True
         began = time.perf_counter()
-        images = run()
+        images = np.concatenate([run(cases.SEED + i) for i in range(case.seeds)])
         record["seconds"] = round(time.perf_counter() - began, 2)
-        assert images.shape == problem.images[: case.count(dataset)].shape, images.shape
+        attacked = problem.images[: case.count(dataset)]
+        expected = (case.seeds * len(attacked), *attacked.shape[1:])
+        assert images.shape == expected, f"{images.shape} instead of {expected}"
     except Exception as error:
         record["error"] = f"{type(error).__name__}: {error}".replace(os.getcwd(), ".")[:500]
         store.save_result(root, model, name, library, None, record)
@@ -74,7 +78,7 @@ def _task(root: Path, library: str, side: Any, model: str, name: str) -> bool:
 
 
 def _ready(root: Path, library: str, side: Any, problem: store.Problem, name: str) -> tuple[Callable, str]:
-    """A thunk that attacks, and the digest of the code that decides its result."""
+    """`run(seed) -> images`, and the digest of the code that decides its result."""
     case, dataset = cases.CASES[name], cases.dataset_of(problem.model)
     count = case.count(dataset)
     images = problem.images[:count]
@@ -84,7 +88,8 @@ def _ready(root: Path, library: str, side: Any, problem: store.Problem, name: st
 
         attack = side.make(name, dataset)
         logits_fn = export.load_plain(store.model_dir(root, problem.model))
-        return lambda: np.asarray(side.run(attack, logits_fn, images, y)), source_digest(modules_of(attack))
+        source = source_digest(modules_of(attack))
+        return lambda seed: np.asarray(side.run(attack, logits_fn, images, y, seed)), source
     import torch
 
     from benchmarks._parity import twin
@@ -94,10 +99,10 @@ def _ready(root: Path, library: str, side: Any, problem: store.Problem, name: st
         net, twin.to_torch(images), torch.from_numpy(y).long(), problem.logits.shape[1], case.targeted
     )
 
-    def run() -> np.ndarray:
-        np.random.seed(cases.SEED)  # noqa: NPY002 - the peers draw from the global state
-        torch.manual_seed(cases.SEED)
-        found = side.ATTACKS[name][1](victim, case.eps(dataset), case.budget(dataset))
+    def run(seed: int) -> np.ndarray:
+        np.random.seed(seed)  # noqa: NPY002 - the peers draw from the global state
+        torch.manual_seed(seed)
+        found = side.ATTACKS[name][1](victim._replace(seed=seed), case.eps(dataset), case.budget(dataset))
         return np.clip(twin.to_numpy(found), 0, 1)
 
     return run, entry_digest(inspect.getsource(side), name)

@@ -163,14 +163,11 @@ def test_a_selection_that_matches_nothing_says_what_there_is():
 
 
 def save(root, name, library, images, **extra):
-    record = {
-        "model": MODEL,
-        "case": name,
-        "library": library,
-        "eps": 0.3,
-        "problem": "problem",
-        "seconds": 1.0,
-    }
+    case = cases.CASES[name]
+    record = {"model": MODEL, "case": name, "library": library, "problem": "problem", "seconds": 1.0}
+    record |= {"settings": case.budget("mnist"), "eps": case.eps("mnist")}
+    record |= {"num_images": 200, "seeds": case.seeds}
+    images = None if images is None else np.tile(images, (case.seeds, 1, 1, 1))
     store.save_result(root, MODEL, name, library, images, record | {"versions": {library: "1.0"}} | extra)
 
 
@@ -187,6 +184,7 @@ def test_the_table_shows_who_won_and_what_failed(root):
     save(root, "cw", "art", None, error="ValueError: no")
     verdict = {f"{MODEL}/{where}": wrong for where in ("fgsm/ours", "pgd/art", "cw/ours", "cw/foolbox")}
     verdict |= {f"{MODEL}/fgsm/foolbox": right, f"{MODEL}/pgd/ours": right}
+    verdict |= {key: np.tile(said, cases.CASES[key.split("/")[1]].seeds) for key, said in verdict.items()}
     for side in ("jax", "torch"):
         store.write_arrays(root / f"verdicts-{side}.npz", **verdict)
     rows = table.write(root, root / "out", "the command", {"seed": "0"})
@@ -210,6 +208,32 @@ def test_a_result_of_other_weights_is_not_counted(root):
         store.write_arrays(root / f"verdicts-{side}.npz", **{f"{MODEL}/fgsm/ours": problem.labels})
     (row,) = table.collect(root)
     assert "other weights" in row["error"] and "robust" not in row
+
+
+def test_a_result_of_other_settings_is_not_counted(root):
+    problem = store.load_problem(root, MODEL)
+    save(root, "fgsm", "ours", problem.images, eps=0.1)
+    save(root, "pgd", "ours", problem.images, seeds=1)
+    for side in ("jax", "torch"):
+        said = {f"{MODEL}/{name}/ours": problem.labels for name in ("fgsm", "pgd")}
+        store.write_arrays(root / f"verdicts-{side}.npz", **said)
+    assert ["other settings" in row["error"] for row in table.collect(root)] == [True, True]
+
+
+def test_accuracy_is_the_mean_over_seeds(root, monkeypatch):
+    problem = store.load_problem(root, MODEL)
+    seeds = cases.CASES["pgd"].seeds
+    for library in ("ours", "foolbox"):
+        save(root, "pgd", library, np.clip(problem.images + 0.1, 0, 1))
+    said = np.tile(problem.labels, seeds)
+    said[: len(problem.labels)] += 1
+    verdict = {f"{MODEL}/pgd/{library}": said for library in ("ours", "foolbox")}
+    for side in ("jax", "torch"):
+        store.write_arrays(root / f"verdicts-{side}.npz", **verdict)
+    ours, _ = table.collect(root)
+    assert ours["robust_accuracy"] == 1 - 1 / seeds
+    text = table.readme(root, table.collect(root), "", {})
+    assert f"({4 * (seeds - 1) / seeds:g}/4)" in text
 
 
 def test_every_case_is_ours_and_names_its_bars():
