@@ -89,9 +89,13 @@ def _unit(shape: Array, axes: tuple[int, ...] = (0, 1)) -> Array:
 
 
 def _corner(place: Array, image: Array, side: Array) -> Array:
-    """The (row, column) from which on a window lies in the image, for two uniform draws."""
-    room = jnp.array(image.shape[:2]) - side
-    return jnp.minimum((place * (room + 1)).astype(jnp.int32), room)
+    """The (row, column) where a window begins, for two uniform draws.
+
+    The authors' code draws it below h - side, so that a window ends before the last row and column. Single
+    pixels may lie there, or no step would ever come to these.
+    """
+    places = jnp.maximum(jnp.array(image.shape[:2]) - side + (side == 1), 1)
+    return jnp.minimum((place * places).astype(jnp.int32), places - 1)
 
 
 def _local(corner: Array, image: Array) -> tuple[Array, Array]:
