@@ -89,19 +89,22 @@ def reset_all(
     *,
     group: int,
     targeted: bool,
-) -> Array:
-    """Images `[b, h, w, c]` without the changes that these `rows` can do without."""
+) -> tuple[Array, Array]:
+    """Images `[b, h, w, c]` without the changes that these `rows` can do without; where it met NaN `[b]`."""
     clean = to_units(example.image, group)
 
     def active(sweep: Sweep) -> Array:
         return rows & (sweep.fails < num_changes(sweep.image, clean))
 
-    def body(sweep: Sweep) -> Sweep:
+    def body(carry: tuple[Sweep, Array]) -> tuple[Sweep, Array]:
+        sweep, broken = carry
         unit = next_unit(sweep, clean, order)
         trial = jnp.where(unit, clean, sweep.image)
         logits = score_fn(trial.reshape(image.shape), example)
         fooled = surely_fools(logits, example.target, targeted=targeted)
-        return select(active(sweep), after(sweep, order, unit, trial, fooled), sweep)
+        broken |= active(sweep) & jnp.isnan(logits).any(axis=-1)
+        return select(active(sweep), after(sweep, order, unit, trial, fooled), sweep), broken
 
-    start = begin(to_units(image, group))
-    return jax.lax.while_loop(lambda sweep: active(sweep).any(), body, start).image.reshape(image.shape)
+    start = begin(to_units(image, group)), jnp.zeros_like(rows)
+    sweep, broken = jax.lax.while_loop(lambda carry: active(carry[0]).any(), body, start)
+    return sweep.image.reshape(image.shape), broken

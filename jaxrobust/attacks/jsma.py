@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxrobust import _validate
 from jaxrobust.attacks import _resets
 from jaxrobust.attacks._checks import check_ball
+from jaxrobust.attacks._classes import likeliest_others
 from jaxrobust.attacks._gradients import GradientFn, exact_gradient
 from jaxrobust.attacks._nearest import (
     Nearest,
@@ -37,10 +38,7 @@ _PRUNING = 2**32 - 1
 
 def every_class(logits: Array, label: Array) -> Array:
     """All classes but the label's, the likeliest first: `[b, k - 1]`."""
-    rows, k = logits.shape
-    others = (label[:, None] + 1 + jnp.arange(k - 1)) % k
-    order = jnp.argsort(-logits[jnp.arange(rows)[:, None], others], axis=-1)
-    return jnp.take_along_axis(others, order, axis=-1).astype(jnp.int32)
+    return likeliest_others(logits, label, logits.shape[-1] - 1)
 
 
 def runner_up(logits: Array, label: Array) -> Array:
@@ -274,7 +272,7 @@ class JSMA:
         _, gradient = self.gradient_fn(keys, score_fn, loss_fn, image, example)
         size = _resets.group(self.neighbourhood, image.shape[-1])
         effects = _resets.to_units(gradient * (image - example.image), size).sum(axis=-1)
-        pruned = _resets.reset_all(
+        pruned, broken = _resets.reset_all(
             score_fn,
             example,
             image,
@@ -284,7 +282,7 @@ class JSMA:
             targeted=self.targeted,
         )
         length = jnp.where(found, lengths(self.neighbourhood, example, pruned), jnp.inf)
-        return nearest._replace(image=pruned, length=length)
+        return Nearest(pruned, length, nearest.broken | broken)
 
 
 def papernot(neighbourhood: Ball, **options: Any) -> JSMA:

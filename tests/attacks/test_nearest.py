@@ -67,3 +67,18 @@ def test_the_nearest_is_kept_row_by_row_and_failures_are_clean():
     np.testing.assert_array_equal(result.nonfinite, [False, False, True])
     np.testing.assert_allclose(result.distance, [0.4, 0.8, 0.0], atol=1e-6)  # ||0.1|| over 4 pixels is 0.2
     np.testing.assert_array_equal(result.image[2], EXAMPLE.image[2])
+
+
+@pytest.mark.parametrize("attack", ATTACKS[3:], ids=lambda attack: type(attack).__name__)
+def test_nan_met_while_changes_are_taken_back_is_remembered(attack):
+    """The clean image and the changed one are numbers, what lies between them is not."""
+
+    def score_fn(images, example):
+        total = (images - example.image).sum(axis=(1, 2, 3))
+        logits = jnp.stack([0 * total, total - 1.6], axis=-1)
+        return jnp.where(((total > 0.1) & (total < 1.4))[:, None], jnp.nan, logits)
+
+    example = Example(jnp.zeros((1, 2, 2, 1)), jnp.array([0]))
+    result = attack(jax.random.split(jax.random.key(0), 1), score_fn, example)
+    assert result.found.all()
+    assert result.nonfinite.all()
