@@ -19,6 +19,19 @@ from jaxrobust.types import Attack, Ball, Example
 from tests.common.attacks_table import ATTACK_ROWS
 
 ROWS = pytest.mark.parametrize("row", ATTACK_ROWS, ids=lambda row: f"{row.name}-{row.label}")
+
+
+def in_full():
+    """The first row of every name; the others, which cost programs of their own, with the slow tests."""
+    seen: set[str] = set()
+    for row in ATTACK_ROWS:
+        marks = [pytest.mark.slow] if row.name in seen else []
+        seen.add(row.name)
+        yield pytest.param(row, id=f"{row.name}-{row.label}", marks=marks)
+
+
+# For tests that compile programs beside the one that all tests share.
+EACH_NAME = pytest.mark.parametrize("row", list(in_full()))
 NUM, SIDE, CLASSES = 4, 6, 3
 
 
@@ -144,7 +157,7 @@ def test_equal_keys_give_equal_bits(row):
         np.testing.assert_array_equal(left, right)
 
 
-@ROWS
+@EACH_NAME
 def test_a_batch_of_1_gives_what_the_row_gives_in_a_batch(row):
     params, keys, example = case_of(row.channels)
     for i in range(2):
@@ -176,7 +189,7 @@ def test_without_jit_it_gives_the_same(row):
     assert_same(eager, result_of(row), atol=1e-4)
 
 
-@ROWS
+@EACH_NAME
 def test_a_second_call_compiles_nothing(row):
     params, _, example = case_of(row.channels)
     traces = []
@@ -206,7 +219,7 @@ def test_labels_out_of_range_are_refused(row):
         jaxrobust.attack(row.attack, partial(net, params), example.image, labels, key=jax.random.key(0))
 
 
-@ROWS
+@EACH_NAME
 def test_four_devices_give_what_one_gives(row):
     devices = jax.devices()[:4]
     if len(devices) < 4:
@@ -255,7 +268,7 @@ def test_nan_in_one_row_leaves_the_others_alone(row):
     assert_same(take(result, slice(1, None)), take(result_of(row), slice(1, None)))
 
 
-@ROWS
+@EACH_NAME
 def test_radius_0_gives_the_clean_image_also_when_traced(row):
     params, keys, example = case_of(row.channels)
     at = jax.jit(lambda factor: run(row.attack.scaled(factor), params, keys, example))
@@ -274,7 +287,7 @@ def test_radius_0_gives_the_clean_image_also_when_traced(row):
     assert float(at(0.5).distance.max()) <= 1 + 1e-5
 
 
-@ROWS
+@EACH_NAME
 def test_more_restarts_never_help_the_model(row):
     if not hasattr(row.attack, "restarts"):
         pytest.skip("It has no restarts.")
@@ -285,7 +298,7 @@ def test_more_restarts_never_help_the_model(row):
         assert (jnp.where(fewer.found, more.distance - fewer.distance, 0.0) <= 1e-5).all()
 
 
-@ROWS
+@EACH_NAME
 def test_a_targeted_attack_leads_to_the_designated_class(row):
     if not hasattr(row.attack, "targeted"):
         pytest.skip("It has no targeted form.")
