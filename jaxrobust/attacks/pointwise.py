@@ -27,11 +27,14 @@ _SCAN, _RESET, _BISECT, _DONE = range(4)
 
 
 class _State(NamedTuple):
-    """Row by row: its phase, its start and the share of noise there, its round, the best, the bisection."""
+    """Row by row: its phase; its start, the draw and share of noise there, the least share that fooled; its
+    round; the best; the bisection."""
 
     phase: Array
     start: Array
+    draw: Array
     share: Array
+    least: Array
     sweep: _resets.Sweep
     nearest: Nearest
     low: Array
@@ -39,12 +42,12 @@ class _State(NamedTuple):
 
 
 class _Setting(NamedTuple):
-    """What does not change: clean images and region `[b, u, g]`; draws `[b, starts, u]`."""
+    """What does not change: clean images and region `[b, u, g]`; keys `[b]`; orders `[b, starts, u]`."""
 
     example: Example
     clean: Array
     region: Array
-    noise: Array
+    keys: Array
     order: Array
 
 
@@ -52,11 +55,12 @@ class _Setting(NamedTuple):
 class PointWise:
     r"""Noise that fools the model, of which every needless change is undone: arXiv:1805.09190, section 4.
 
-    Minimises $\|x' - x\|_0$ from decisions alone. A start adds salt-and-pepper noise to a growing share of
-    the image, $(j / J)^2$ for j = 1 ... J, until the model is fooled. Then the changes are set back to their
-    clean values one at a time, in a random order, where the model stays fooled; round after round until no
-    single change can be undone. The fewest changes over all starts are kept, and each is at last moved
-    towards its clean value by bisection, which makes it smaller and leaves the count.
+    Minimises $\|x' - x\|_0$ from decisions alone. A start is salt-and-pepper noise on a share of the image
+    that fools the model: the share $(j / J)^2$ grows, j = 1 ... J, with each draw until one fools; from then
+    on draws look for a smaller share. Then the changes are set back to their clean values one at a time, in a
+    random order, where the model stays fooled; round after round until no single change can be undone. The
+    fewest changes over all starts are kept, and each is at last moved towards its clean value by bisection,
+    which makes it smaller and leaves the count.
 
     What is set back at once is a feature (one channel of one pixel), or a whole pixel where the ball counts
     pixels. Every row goes its own way through starts, rounds and bisections, one image per row in each
@@ -69,13 +73,14 @@ class PointWise:
 
     Args:
         neighbourhood: `L0`, perhaps within `Masked`; its radius is only the unit of `distance`.
-        starts: independent draws of noise and order, >= 1.
-        shares: J, shares of noise tried per start, >= 1.
+        starts: independent starts, each with its own noise and order, >= 1.
+        draws: draws of noise per start, >= 1; more find a smaller one to set back.
+        shares: J, >= 1.
         bisections: halvings per remaining change, >= 0; each halves the uncertainty about its size.
         targeted: `Example.target` is the designated class. Noise seldom leads to one: expect failures.
 
     Raises:
-        ValueError: for another ball than L0, starts or shares below 1, negative bisections.
+        ValueError: for another ball than L0, starts, draws or shares below 1, negative bisections.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -93,6 +98,7 @@ class PointWise:
 
     neighbourhood: Ball
     starts: int = 10
+    draws: int = 64
     shares: int = 32
     bisections: int = 10
     targeted: bool = False
@@ -100,6 +106,7 @@ class PointWise:
     def __post_init__(self) -> None:
         check_ball(self.neighbourhood, (0,))
         _validate.at_least("starts", self.starts, 1)
+        _validate.at_least("draws", self.draws, 1)
         _validate.at_least("shares", self.shares, 1)
         _validate.at_least("bisections", self.bisections, 0)
 
@@ -119,18 +126,17 @@ class PointWise:
         return replace(self, neighbourhood=self.neighbourhood.scaled(factor))
 
     def _setting(self, keys: Array, example: Example) -> _Setting:
-        """Draws start s of row i from `fold_in(keys[i], s)`: the first s starts are those of a run with s."""
+        """Start s of row i draws from `fold_in(keys[i], s)`, so the first s are those of a run with s."""
         group = _resets.group(self.neighbourhood, example.image.shape[-1])
         clean = _resets.to_units(example.image, group)
         units = clean.shape[1]
         region = jnp.broadcast_to(regions(self.neighbourhood, example) > 0, example.image.shape)
 
-        def draw(key: Array, start: Array) -> tuple[Array, Array]:
-            noise_key, order_key = jax.random.split(jax.random.fold_in(key, start))
-            return jax.random.bits(noise_key, (units,), jnp.uint32), _resets.random_order(order_key, units)
+        def order(key: Array, start: Array) -> Array:
+            return _resets.random_order(jax.random.fold_in(jax.random.fold_in(key, start), self.draws), units)
 
-        noise, order = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))(keys, jnp.arange(self.starts))
-        return _Setting(example, clean, _resets.to_units(region, group), noise, order)
+        orders = jax.vmap(jax.vmap(order, (None, 0)), (0, None))(keys, jnp.arange(self.starts))
+        return _Setting(example, clean, _resets.to_units(region, group), keys, orders)
 
     def _begin(self, score_fn: ScoreFn, setting: _Setting) -> _State:
         """Every row before its first start; done where the clean image fools already."""
@@ -141,13 +147,14 @@ class PointWise:
         sweep = _resets.begin(setting.clean)
         zero = jnp.zeros_like(sweep.fails)
         phase = jnp.where(jnp.isfinite(nearest.length), _DONE, _SCAN)
-        return _State(phase, zero, zero, sweep, nearest, setting.clean[:, 0], zero)
+        none = zero + self.shares
+        return _State(phase, zero, zero, zero, none, sweep, nearest, setting.clean[:, 0], zero)
 
     def _step(self, score_fn: ScoreFn, setting: _Setting, state: _State) -> _State:
         """One image more of every row: noise, or a reset, or a value halfway to the clean one."""
         example, clean = setting.example, setting.clean
         at = jnp.minimum(state.start, self.starts - 1)[:, None, None]
-        noise, order = (jnp.take_along_axis(a, at, axis=1)[:, 0] for a in (setting.noise, setting.order))
+        order = jnp.take_along_axis(setting.order, at, axis=1)[:, 0]
         unit = _resets.next_unit(state.sweep, clean, order)
         unit_clean = jnp.where(unit, clean, 0).sum(axis=1)
         low = jnp.where((state.halvings == 0)[:, None], unit_clean, state.low)
@@ -155,7 +162,7 @@ class PointWise:
 
         resetting = (state.phase == _RESET)[:, None, None]
         trial = jnp.where(unit, jnp.where(resetting, clean, halfway), state.sweep.image)
-        trial = select(state.phase == _SCAN, self._noisy(setting, noise, state.share), trial)
+        trial = select(state.phase == _SCAN, self._noisy(setting, state), trial)
         logits = score_fn(trial.reshape(example.image.shape), example)
         fooled = surely_fools(logits, example.target, targeted=self.targeted)
         broken = state.nearest.broken | jnp.isnan(logits).any(axis=-1)
@@ -167,21 +174,31 @@ class PointWise:
         bisected = self._bisected(setting, state._replace(low=low), order, unit, trial, fooled)
         return select(state.phase == _SCAN, scanned, select(state.phase == _RESET, reset, bisected))
 
-    def _noisy(self, setting: _Setting, noise: Array, share: Array) -> Array:
-        """Salt and pepper on a share of the units; a larger share contains a smaller."""
+    def _noisy(self, setting: _Setting, state: _State) -> Array:
+        """Salt and pepper on a share of the units; of one draw, a larger share contains a smaller."""
+
+        def bits(key: Array, start: Array, draw: Array) -> Array:
+            key = jax.random.fold_in(jax.random.fold_in(key, start), draw)
+            return jax.random.bits(key, (setting.clean.shape[1],), jnp.uint32)
+
+        noise = jax.vmap(bits)(setting.keys, state.start, state.draw)
         shares = (np.arange(1, self.shares + 1) / self.shares) ** 2
-        limit = jnp.asarray((shares * (2**32 - 1)).astype(np.uint32))[jnp.minimum(share, self.shares - 1)]
+        limit = jnp.asarray((shares * (2**32 - 1)).astype(np.uint32))[state.share]
         # The lowest bit of the draw chooses salt or pepper, the others the share.
         colour = (noise & 1).astype(setting.clean.dtype)[..., None]
         return jnp.where((noise <= limit[:, None])[..., None] & setting.region, colour, setting.clean)
 
     def _scanned(self, setting: _Setting, state: _State, trial: Array, fooled: Array) -> _State:
-        """Resets from the noise that fools; else more noise, else the next start."""
-        more = state._replace(share=state.share + 1)
-        exhausted = more.share >= self.shares
-        missed = select(exhausted, self._next_start(setting, more), more)
-        hit = state._replace(phase=jnp.full_like(state.phase, _RESET), sweep=_resets.begin(trial))
-        return select(fooled, hit, missed)
+        """Less of this draw where it fools; else another draw, and in the end resets, or the next start."""
+        hit = state._replace(
+            share=jnp.maximum(state.share - 1, 0), least=state.share, sweep=_resets.begin(trial)
+        )
+        missing = state.least == self.shares
+        share = jnp.where(missing, (state.share + 1) % self.shares, state.least - 1)
+        new = select(fooled, hit, state._replace(draw=state.draw + 1, share=share))
+        resets = new._replace(phase=jnp.full_like(new.phase, _RESET))
+        after = select(new.least < self.shares, resets, self._next_start(setting, new))
+        return select((new.draw >= self.draws) | (new.least == 0), after, new)
 
     def _reset(
         self, setting: _Setting, state: _State, order: Array, unit: Array, trial: Array, fooled: Array
@@ -218,7 +235,9 @@ class PointWise:
         return state._replace(
             phase=jnp.where(over, jnp.where(bisects, _BISECT, _DONE), _SCAN),
             start=state.start + 1,
+            draw=jnp.zeros_like(state.draw),
             share=jnp.zeros_like(state.share),
+            least=jnp.full_like(state.least, self.shares),
             sweep=_resets.begin(_resets.to_units(nearest.image, setting.clean.shape[-1])),
             halvings=jnp.zeros_like(state.halvings),
         )

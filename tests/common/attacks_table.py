@@ -123,11 +123,15 @@ ATTACK_ROWS = (
         papernot(L0(eps=4), upsilon=0.5, theta=-1.0, target_fn=runner_up),
         channels=3,
     ),
-    Row("pointwise", "features", PointWise(neighbourhood=L0(eps=4, features=True), starts=2, shares=8)),
+    Row(
+        "pointwise",
+        "features",
+        PointWise(neighbourhood=L0(eps=4, features=True), starts=2, draws=8, shares=8),
+    ),
     Row(
         "pointwise",
         "pixels",
-        PointWise(neighbourhood=L0(eps=4), starts=2, shares=8, bisections=2),
+        PointWise(neighbourhood=L0(eps=4), starts=2, draws=8, shares=8, bisections=2),
         channels=3,
     ),
     Row(
