@@ -18,7 +18,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("JAXROBUST_CACHE", str(ROOT / ".cache" / "jaxrobust"))
 
+import jax
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_end_with_their_module():
+    """Thousands of compiled programs in one process reach the system's limit of memory mappings: a crash."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

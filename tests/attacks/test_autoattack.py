@@ -196,6 +196,7 @@ def small_net(num_classes):
     return net, Example(images, jnp.argmax(net(images, None), axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_classes", "ball"), [(2, LInf(eps=0.1)), (3, L2(eps=0.4))])
 def test_autoattack_is_at_least_as_strong_as_each_member_and_as_pgd(num_classes, ball):
     """Also with fewer than 4 classes, where the targeted DLR is undefined."""

@@ -359,7 +359,7 @@ def test_restarts_begin_within_half_of_what_was_found_and_half_of_eps():
         ({"num_targets": -1}, "num_targets >= 0"),
         ({"alpha_max": 1.5}, "alpha_max <= 1"),
         ({"eta": 0.9}, "1.0 <= eta"),
-        ({"beta": -0.1}, "0.0 <= beta"),
+        ({"beta": 0.0}, "beta > 0"),
         ({"chunk": 0}, "chunk >= 1"),
         ({"neighbourhood": Masked(neighbourhood=L2(eps=0.5)), "steps": 1.5}, "an integer steps"),
     ],

@@ -90,6 +90,7 @@ def test_of_a_linear_model_it_finds_the_maximum_in_closed_form(neighbourhood, ch
     assert set(np.asarray(angles).tolist()) <= {-40.0, 0.0, 40.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels_first", [True, False], ids=["T1", "T2"])
 def test_it_is_as_strong_as_the_greedy_composite_at_equal_radii(pixels_first):
     num = 24
@@ -111,6 +112,7 @@ def test_it_is_as_strong_as_the_greedy_composite_at_equal_radii(pixels_first):
     assert gains.max() > 0.02
 
 
+@pytest.mark.slow
 def test_points_draw_apart_and_the_same_for_every_chunk():
     ex = Example(IMAGES, jnp.argmax(net(IMAGES, None), axis=-1))
     options = {"neighbourhood": LAST, "granularity": GRID, "steps": 1, "step_size": 1e-3}
@@ -119,6 +121,7 @@ def test_points_draw_apart_and_the_same_for_every_chunk():
         np.testing.assert_allclose(left, right, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_grids_of_several_parts_are_taken_in_all_combinations():
     greys = ColourShift(brightness=0.3, contrast=0.5)
     three = Compose(parts=(MOVES, PIXELS, greys))

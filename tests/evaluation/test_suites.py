@@ -271,7 +271,7 @@ def test_the_published_settings():
 def test_a_threat_model_saved_before_it_had_more_than_one_radius_is_read():
     saved = to_json(EXPERIMENTS["digits_srt"])
     for name in ("eps_linf", "eps_l2", "eps_l0", "colours", "lengths"):
-        del saved["threat"][name]
+        saved["threat"].pop(name, None)
     read = from_json(Experiment, saved)
     assert read.threat == dataclasses.replace(EXPERIMENTS["digits_srt"].threat, eps_l2=None, eps_l0=None)
     changed = dataclasses.replace(read.threat, lengths=Lengths(cw_steps=7), colours=Colours(hue=3.0))
