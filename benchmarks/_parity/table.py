@@ -50,6 +50,10 @@ def _case_rows(root: Path, problem: store.Problem, name: str, verdicts: list[dic
             images = store.read_arrays(
                 store.result_path(root, problem.model, name, library).with_suffix(".npz")
             )
+            judged = {len(verdict[f"{problem.model}/{name}/{library}"]) for verdict in verdicts}
+            if judged != {len(images["images"])} or len(images["images"]) != case.count(dataset) * case.seeds:
+                rows.append({**row, "error": "images and verdicts do not fit; run the command again"})
+                continue
             one, said = _measure(problem, case, dataset, images["images"], f"{name}/{library}", verdicts)
             measured[library] = one
             row |= bars.summary(one) | said
