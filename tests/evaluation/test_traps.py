@@ -104,7 +104,7 @@ def test_no_attack_couples_the_rows_of_a_batch(linear):
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_every_attack_names_its_paper_and_where_it_deviates(name):
-    """An attack that is not as published says so where one reads it; docs/results/parity has the numbers."""
+    """An attack that is not as published says so where one reads it; benchmarks/parity.py compares."""
     text = " ".join(ATTACKS[name].__doc__.split())
     ours = name in ("sequence", "ensemble", "joint")  # composites, not published methods
     assert "arXiv" in text or "CN111401445A" in text
