@@ -51,7 +51,8 @@ def _case_rows(root: Path, problem: store.Problem, name: str, verdicts: list[dic
                 store.result_path(root, problem.model, name, library).with_suffix(".npz")
             )
             judged = {len(verdict[f"{problem.model}/{name}/{library}"]) for verdict in verdicts}
-            if judged != {len(images["images"])} or len(images["images"]) != case.count(dataset) * case.seeds:
+            expected = min(case.count(dataset), len(problem.images)) * case.seeds
+            if judged != {len(images["images"])} or len(images["images"]) != expected:
                 rows.append({**row, "error": "images and verdicts do not fit; run the command again"})
                 continue
             one, said = _measure(problem, case, dataset, images["images"], f"{name}/{library}", verdicts)
