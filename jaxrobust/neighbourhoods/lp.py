@@ -173,8 +173,8 @@ class L1:
 
     Args:
         eps: the radius in pixel units over the whole image, >= 0; 10 to 12 are usual for MNIST and CIFAR-10.
-        sparsity: the share, in [0, 1), of the values with a gradient that a step leaves alone, see `ascent`;
-            0.95 to 0.99 are usual, with steps of 0.05 to 0.2 radii.
+        sparsity: the share, in [0, 1), of an image's values that a step leaves alone, see `ascent`; 0.95 to
+            0.99 are usual, with steps of 0.05 to 0.2 radii.
 
     Raises:
         ValueError: for a negative or non-finite radius, a sparsity out of range.
@@ -225,11 +225,11 @@ class L1:
         r"""`eps / m * sign(grad)` on the m values of largest gradient, zero elsewhere (arXiv:1904.13000).
 
         The steepest direction is a vertex: all of the radius to one value, at most 1 of which the box leaves.
-        So the step goes to a share of `1 - sparsity` of the values whose gradient is not zero, at least one;
-        those that tie with the last of them are in.
+        So the step goes to a share of `1 - sparsity` of all values, at least one; those that tie with the
+        last of them are in, those of gradient zero are not.
         """
         size = jnp.abs(grad)
-        num = jnp.maximum(jnp.ceil((1.0 - self.sparsity) * (size > 0).sum()), 1)
+        num = jnp.maximum(jnp.ceil((1.0 - self.sparsity) * size.size), 1)
         signs = jnp.where(size >= projections.kth_largest(size, num), jnp.sign(grad), 0.0)
         return self.eps * signs / jnp.maximum(projections.l1_norm(signs), 1.0)
 

@@ -38,15 +38,20 @@ def test_l0_samples_change_as_many_pixels_as_they_may_to_uniform_values():
 
 
 def test_l1_ascent_spreads_over_the_share_of_largest_gradients():
-    grad = row(*np.arange(-50, 51))
+    grad = row(*np.delete(np.arange(-50, 51), 50))
     step = np.ravel(L1(eps=2.0, sparsity=0.9).ascent(grad))
-    # A tenth of the 100 that are not zero: the five largest of either sign.
+    # A tenth of 100: the five largest of either sign.
     np.testing.assert_allclose(step, np.where(np.abs(grad.ravel()) > 45, np.sign(grad.ravel()) / 5, 0))
     np.testing.assert_allclose(L1(eps=2.0, sparsity=0.9999).ascent(row(1, -3, 2)).ravel(), [0, -2, 0])
     np.testing.assert_allclose(
         L1(eps=2.0, sparsity=0.9).ascent(row(0, 3, -3, 3, 1)).ravel() * 3, [0, 2, -2, 2, 0]
     )
     np.testing.assert_allclose(L1(eps=1.0, sparsity=0.0).ascent(row(1e-30, -1e30, 0)).ravel(), [0.5, -0.5, 0])
+    # The share is of all values, also of those whose gradient is zero; they do not move for it.
+    np.testing.assert_allclose(
+        L1(eps=2.0, sparsity=0.75).ascent(row(*[0] * 4, 1, -3, 2, 1)).ravel(), [0] * 5 + [-1, 1, 0]
+    )
+    np.testing.assert_allclose(L1(eps=2.0, sparsity=0.25).ascent(row(0, 0, 0, 4)).ravel(), [0, 0, 0, 2])
 
 
 def test_l0_ascent_moves_the_pixels_of_largest_gradient_fully():
