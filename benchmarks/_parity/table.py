@@ -146,6 +146,8 @@ in float64.
   found. The bars: the median, and the mean over the images that both found, at most 1.01 times the best
   peer's, and at most 0.5% of the images fewer found. Ratios are ours over the peer's, mean | median: below 1
   ours is nearer.
+- A missed bar is called **chance** where the 95% interval of the difference (of the ratio), paired over the
+  images, holds the tie as well: on these images the peer is not shown to be ahead.
 - Where chance decides (random starts and draws) an attack runs with several seeds, and its robust accuracy is
   the mean over them; how many is said below. One run's accuracy varies by some 1 to 2 points.
 - All images are test images that the model classifies right, the first ones in the order of the set.
@@ -156,29 +158,49 @@ in float64.
 
 def _failures(rows: list[dict[str, Any]]) -> str:
     """The bars not met and the runs that failed, before anything else."""
-    lost = [row for row in rows if not row.get("against", {"met": True})["met"]]
     compared = [row for row in rows if "against" in row]
-    lines = [f"**{len(compared) - len(lost)} of {len(compared)} comparisons meet their bars.**"]
-    for row in lost:
+    missed = [row for row in compared if not row["against"]["met"]]
+    chance = [row for row in missed if row["against"]["chance"]]
+    lines = [
+        f"**{len(compared) - len(missed)} of {len(compared)} comparisons meet their bars, {len(chance)} miss "
+        f"one by chance, in {len(missed) - len(chance)} a peer is ahead.**"
+    ]
+    for row in sorted(missed, key=lambda row: row["against"]["chance"]):
         title, peer = cases.CASES[row["case"]].title, NAMES[row["library"]]
-        lines.append(f"- {row['model']}, {title}: {peer} is ahead, {_why(row)}.")
+        verdict = f"{peer}'s is lower by chance" if row["against"]["chance"] else f"**{peer} is ahead**"
+        lines.append(f"- {row['model']}, {title}: {verdict}, {_why(row)}.")
     lines += [
         f"- {row['model']}, {row['case']}, {row['library']}: {row['error']}" for row in rows if "error" in row
     ]
     return "\n".join(lines)
 
 
+def behind(row: dict[str, Any]) -> bool:
+    """Whether a run failed or a peer is ahead by more than chance."""
+    against = row.get("against", {"met": True})
+    return "error" in row or not (against["met"] or against["chance"])
+
+
 def _why(row: dict[str, Any]) -> str:
     against, said = row["against"], []
     if against.get("accuracy_met") is False:
-        said.append("robust accuracy")
+        low, high = (100 * end for end in against["difference_interval"])
+        said.append(
+            f"robust accuracy, ours higher by {(low + high) / 2:.1f} ({low:.1f} to {high:.1f}) points"
+        )
     if against.get("norm_met") is False:
         said.append(
-            f"norms, mean x {_number(against['mean_ratio'])}, median x {_number(against['median_ratio'])}"
+            "norms, " + ", ".join(f"{name} x {_with_interval(against, name)}" for name in ("mean", "median"))
         )
     if against.get("found_met") is False:
         said.append("more found")
     return "; ".join(said)
+
+
+def _with_interval(against: dict[str, Any], name: str) -> str:
+    interval = against[f"{name}_interval"]
+    ends = "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
+    return f"{_number(against[f'{name}_ratio'])}{ends}"
 
 
 def _models(root: Path, models: dict[str, Any]) -> str:
@@ -231,7 +253,10 @@ def _verdict(compared: list[dict[str, Any]], wanted: str) -> str:
     if not compared:
         return "no peer has it or ran"
     keys = ("accuracy_met",) if wanted == cases.ACCURACY else ("norm_met", "found_met")
-    return "yes" if all(one[key] for one in compared for key in keys) else "**no**"
+    missed = [one for one in compared if not all(one[key] for key in keys)]
+    if not missed:
+        return "yes"
+    return "chance" if all(one["chance"] for one in missed) else "**no**"
 
 
 def _cell(row: dict[str, Any] | None, wanted: str) -> str:

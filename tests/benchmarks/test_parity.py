@@ -43,18 +43,49 @@ def root(tmp_path, params):
 
 
 def fixed(robust, n=200):
-    return {"n": n, "found": np.arange(n) >= robust, "lengths": np.ones(n), "robust": robust}
+    found = np.arange(n) >= robust
+    return {"n": n, "found": found, "lengths": np.ones(n), "resisted": ~found, "robust": robust}
 
 
 def nearest(lengths):
     lengths = np.array(lengths, float)
-    return {"n": len(lengths), "found": np.isfinite(lengths), "lengths": lengths, "robust": 0}
+    found = np.isfinite(lengths)
+    return {"n": len(lengths), "found": found, "lengths": lengths, "resisted": ~found, "robust": 0}
 
 
 @pytest.mark.parametrize(("ours", "met"), [(10, True), (11, True), (12, False)])
 def test_half_a_point_of_200_images_is_one_image(ours, met):
-    found = bars.compare(cases.CASES["pgd"], fixed(ours), fixed(10))
+    found = bars.compare(cases.CASES["fgsm"], fixed(ours), fixed(10))
     assert found["met"] is met
+
+
+def test_a_missed_bar_is_chance_where_the_images_do_not_show_who_is_ahead():
+    case = cases.CASES["fgsm"]
+    # 1, 2 and 10 images of 200 more resist ours than the peer's, and none the other way round.
+    assert not bars.compare(case, fixed(11), fixed(10))["chance"]  # the bar is met
+    two = bars.compare(case, fixed(12), fixed(10))
+    assert two["chance"] and two["difference_interval"][0] < 0 < two["difference_interval"][1]
+    ten = bars.compare(case, fixed(20), fixed(10))
+    assert not ten["chance"] and ten["difference_interval"][0] > 0
+    # A difference that comes and goes with the seed counts as its mean.
+    seeds = cases.CASES["pgd"].seeds
+    flaky = fixed(0, 200 * seeds)
+    flaky["resisted"][:10] = True
+    flaky["robust"] = 10
+    found = bars.compare(cases.CASES["pgd"], flaky, fixed(0, 200 * seeds))
+    assert np.mean(found["difference_interval"]) == pytest.approx(10 / 200 / seeds)
+
+
+def test_norms_longer_by_chance_are_told_from_norms_that_are_longer():
+    case, rng = cases.CASES["cw"], np.random.default_rng(0)
+    peer = rng.uniform(1, 3, 200)
+    chance = rng.permutation(np.repeat([-1, 1], 100))
+    noisy = bars.compare(case, nearest(peer * (1.02 + 0.25 * chance)), nearest(peer))
+    longer = bars.compare(case, nearest(peer * (1.05 + 0.02 * chance)), nearest(peer))
+    assert not noisy["met"] and noisy["chance"] and noisy["mean_interval"][0] < 1 < noisy["mean_interval"][1]
+    assert not longer["met"] and not longer["chance"] and longer["mean_interval"][0] > 1.04
+    fewer = nearest(np.where(np.arange(200) < 5, np.inf, peer))
+    assert not bars.compare(case, fewer, nearest(peer))["chance"]
 
 
 def test_norms_may_be_one_percent_larger_in_the_mean_and_in_the_median():
@@ -194,7 +225,7 @@ def test_the_table_shows_who_won_and_what_failed(root):
     assert by_name["cw", "foolbox"]["against"]["mean_ratio"] < 0.6
     text = (root / "out" / "README.md").read_text()
     assert "2 of 3 comparisons meet their bars" in text
-    assert "mnist-srt, PGD-40: ART is ahead, robust accuracy" in text
+    assert "mnist-srt, PGD-40: **ART is ahead**, robust accuracy, ours higher by 100.0" in text
     assert "mnist-srt, cw, art: ValueError: no" in text
     assert "the command" in text and "foolbox 1.0" in text
     saved = [json.loads(line) for line in (root / "out" / "rows.jsonl").read_text().splitlines()]
