@@ -8,7 +8,8 @@ from jaxrobust.objectives.at import AT
 from jaxrobust.objectives.rt import RT
 from jaxrobust.objectives.srt import SRT
 from jaxrobust.objectives.standard import Standard
+from jaxrobust.objectives.trades import TRADES
 
-OBJECTIVES = {"standard": Standard, "at": AT, "rt": RT, "srt": SRT}
+OBJECTIVES = {"standard": Standard, "at": AT, "rt": RT, "srt": SRT, "trades": TRADES}
 
-__all__ = ["AT", "OBJECTIVES", "RT", "SRT", "TARGETS", "Standard", "distribution", "hard_label"]
+__all__ = ["AT", "OBJECTIVES", "RT", "SRT", "TARGETS", "TRADES", "Standard", "distribution", "hard_label"]

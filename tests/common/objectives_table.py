@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.objectives import AT, RT, SRT, Standard
+from jaxrobust.objectives import AT, RT, SRT, TRADES, Standard
 from jaxrobust.types import Array, Attack, AttackResult, Batch, Example, Model, Objective, Outputs, ScoreFn
 
 
@@ -29,6 +29,7 @@ OBJECTIVES_TABLE: Mapping[str, Row] = {
     "at": Row(lambda attack: AT(attack=attack), frozenset({"loss", "adversarial_accuracy"}), False),
     "rt": Row(lambda attack: RT(attack=attack, lam=0.7), _ROBUST, False),
     "srt": Row(lambda attack: SRT(attack=attack, lam=0.7), _ROBUST, True),
+    "trades": Row(lambda attack: TRADES(attack=attack, beta=0.7), _ROBUST, False),
 }
 
 
