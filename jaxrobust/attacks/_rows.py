@@ -7,8 +7,11 @@ from jaxrobust.types import Array, Example, PyTree
 
 
 def fold_rows(keys: Array, purpose: int | Array) -> Array:
-    """`fold_in(keys[i], purpose)` for every row -> `[b]`: what a row draws depends on its own key alone."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
+    """`fold_in(keys[i], purpose)` for every row -> `[b]`: what a row draws depends on its own key alone.
+
+    `purpose` may be an array `[b]`, one for each row.
+    """
+    return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(purpose) else None))(keys, purpose)
 
 
 def like_rows(tree: PyTree, example: Example) -> PyTree:

@@ -1,10 +1,11 @@
-"""Search without gradients: score many candidates, a chunk at a time, and keep the worst."""
+"""Search without gradients: score many candidates, a chunk at a time, and keep the worst or the first."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.attacks._lanes import rows_of, until_found
 from jaxrobust.attacks._worst import Worst, ascended, judge, nothing, worse_of
 from jaxrobust.types import Array, Example, LossFn, Neighbourhood, ScoreFn, Theta
 
@@ -48,3 +49,30 @@ def search(
         return worse_of(worst, Worst(theta=theta, level=level[at_best], loss=loss[at_best], broken=broken))
 
     return jax.lax.fori_loop(0, -(-num // chunk), body, nothing(neighbourhood, example))
+
+
+def search_first(
+    propose_fn: Callable[[Array, Array], Theta],
+    score_fn: ScoreFn,
+    example: Example,
+    *,
+    neighbourhood: Neighbourhood,
+    loss_fn: LossFn,
+    num: int,
+    chunk: int,
+    targeted: bool = False,
+) -> Worst:
+    """Each row's first candidate of 0 ... num - 1 that fools the model, else the worst, as `search` has it.
+
+    `propose_fn(rows [m], indices [m])` gives candidate `indices[j]` of row `rows[j]`. `chunk` candidates for
+    every row are scored at once, all of them for the rows that are left.
+    """
+
+    def score(rows: Array, indices: Array) -> Worst:
+        examples, thetas = rows_of(example, rows), propose_fn(rows, indices)
+        logits = score_fn(jax.vmap(neighbourhood.apply)(examples, thetas), examples)
+        losses = ascended(loss_fn, targeted)(logits, examples.target)
+        return judge(thetas, logits, losses, examples.target, targeted=targeted)
+
+    lanes = example.image.shape[0] * min(chunk, num)
+    return until_found(score, nothing(neighbourhood, example), example, num=num, lanes=lanes)

@@ -12,7 +12,7 @@ from jaxrobust import _validate
 from jaxrobust.attacks._checks import check_neighbourhood
 from jaxrobust.attacks._classes import likeliest_others
 from jaxrobust.attacks._gradients import GradientFn, exact_gradient
-from jaxrobust.attacks._restarts import restart
+from jaxrobust.attacks._lanes import rows_of, until_found
 from jaxrobust.attacks._rows import fold_rows, like_rows
 from jaxrobust.attacks._starts import StartFn, uniform_start
 from jaxrobust.attacks._worst import Worst, ascended, class_of, judge, nothing, select, to_result, worse_of
@@ -121,40 +121,42 @@ class APGD:
 
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
         """Attacks a batch; see `jaxrobust.types.Attack`."""
-        worst = nothing(self.neighbourhood, example)
-        if not self.num_targets:
-            ascent_fn = ascended(self.loss_fn, self.targeted)
-            if self.restarts == 1:
-                worst = self._climb(fold_rows(keys, 0), score_fn, ascent_fn, example, worst)
-                return to_result(self.neighbourhood, example, worst)
+        others = None
+        if self.num_targets:
+            others = likeliest_others(score_fn(example.image, example), example.target, self.num_targets)
+        num = self.restarts * (1 if others is None else others.shape[1])
+        if num == 1:
+            other = None if others is None else others[:, 0]
+            worst = self._climb(fold_rows(keys, 0), score_fn, self._ascent_fn(other), example)
+            return to_result(self.neighbourhood, example, worst)
 
-            def run(i: Array, worst: Worst) -> Worst:
-                return self._climb(fold_rows(keys, i), score_fn, ascent_fn, example, worst)
+        def climb(rows: Array, climbs: Array) -> Worst:
+            other = None if others is None else others[rows, climbs % others.shape[1]]
+            return self._climb(
+                fold_rows(keys[rows], climbs), score_fn, self._ascent_fn(other), rows_of(example, rows)
+            )
 
-            return to_result(self.neighbourhood, example, restart(run, worst, self.restarts))
-
-        others = likeliest_others(score_fn(example.image, example), example.target, self.num_targets)
-
-        def run_to(i: Array, worst: Worst) -> Worst:
-            other = others[:, i % others.shape[1]]
-
-            def ascent_fn(logits: Array, target: Array) -> Array:
-                own = class_of(target)
-                return targeted_dlr(logits, *((other, own) if self.targeted else (own, other)))
-
-            return self._climb(fold_rows(keys, i), score_fn, ascent_fn, example, worst)
-
-        worst = restart(run_to, worst, self.restarts * others.shape[1])
+        blank = nothing(self.neighbourhood, example)
+        worst = until_found(climb, blank, example, num=num, lanes=len(keys))
         return to_result(self.neighbourhood, example, worst)
 
     def scaled(self, factor: float | Array) -> "APGD":
         """This attack with its radii multiplied by `factor`; steps are in radii and shrink along."""
         return replace(self, neighbourhood=self.neighbourhood.scaled(factor))
 
-    def _climb(
-        self, keys: Array, score_fn: ScoreFn, ascent_fn: LossFn, example: Example, worst: Worst
-    ) -> Worst:
-        """Alg. 1 from one start: the worst of `worst` and the points x_0 ... x_N."""
+    def _ascent_fn(self, other: Array | None) -> LossFn:
+        """What is ascended: `loss_fn`, or with an `other` class for each row the targeted DLR towards it."""
+        if other is None:
+            return ascended(self.loss_fn, self.targeted)
+
+        def ascent_fn(logits: Array, target: Array) -> Array:
+            own = class_of(target)
+            return targeted_dlr(logits, *((other, own) if self.targeted else (own, other)))
+
+        return ascent_fn
+
+    def _climb(self, keys: Array, score_fn: ScoreFn, ascent_fn: LossFn, example: Example) -> Worst:
+        """Alg. 1 from one start: the worst of the points x_0 ... x_N."""
         due = jnp.asarray(_windows(self.steps))
         start_keys, step_keys = fold_rows(keys, 0), fold_rows(keys, 1)
         compared_fn = ascended(self.loss_fn, self.targeted)
@@ -182,7 +184,8 @@ class APGD:
             return climb._replace(theta=theta, previous=climb.theta), worst
 
         theta = jax.vmap(lambda key, ex: self.start_fn(key, self.neighbourhood, ex))(start_keys, example)
-        climb, worst = jax.lax.fori_loop(0, self.steps, body, (_start(theta, example), worst))
+        blank = nothing(self.neighbourhood, example)
+        climb, worst = jax.lax.fori_loop(0, self.steps, body, (_start(theta, example), blank))
         # Only the scores of the last point are read, so its backward pass is never compiled.
         return evaluate(self.steps, climb.theta, worst)[2]
 

@@ -1,16 +1,18 @@
 """Exhaustive search on a grid of poses or colours (GridAdv of Engstrom et al., arXiv:1712.02779)."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 
 from jaxrobust import _validate
 from jaxrobust.attacks._checks import check_neighbourhood
 from jaxrobust.attacks._grids import Gridded, check_granularity, has_grid
-from jaxrobust.attacks._search import search
+from jaxrobust.attacks._lanes import rows_of
+from jaxrobust.attacks._search import search, search_first
 from jaxrobust.attacks._worst import to_result
 from jaxrobust.numerics.losses import cross_entropy
-from jaxrobust.types import LATER, Array, AttackResult, Example, LossFn, ScoreFn, Theta
+from jaxrobust.types import LATER, Array, AttackResult, Example, LossFn, ScoreFn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class GridSearch:
             of poses, (hue, saturation, brightness, contrast, grey) of colours.
         loss_fn: what is compared; larger is worse for the model.
         chunk: points scored at once, >= 1; changes time and memory, not the result.
+        stop_at_success: a row ends with its first misclassified point in the grid's order instead of its
+            worst, and leaves its place in the batch to the others: the same robust accuracy, in a fraction of
+            the passes where the model is often fooled.
         targeted: `Example.target` is the designated class, to which the model is to be led.
 
     Raises:
@@ -48,6 +53,7 @@ class GridSearch:
     loss_fn: LossFn = cross_entropy
     chunk: int = 5
     targeted: bool = field(default=False, metadata=LATER)
+    stop_at_success: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)
@@ -63,21 +69,17 @@ class GridSearch:
         """Attacks a batch; nothing is random, so `keys` are not read."""
         del keys
         thetas = self.neighbourhood.grid(self.granularity)
-
-        def propose(indices: Array) -> Theta:
-            return jax.tree.map(lambda leaf: leaf[indices], thetas)
-
-        worst = search(
-            propose,
-            score_fn,
-            example,
-            neighbourhood=self.neighbourhood,
-            loss_fn=self.loss_fn,
-            num=jax.tree.leaves(thetas)[0].shape[0],
-            chunk=self.chunk,
-            shared=True,
-            targeted=self.targeted,
-        )
+        options: dict[str, Any] = {
+            "neighbourhood": self.neighbourhood,
+            "loss_fn": self.loss_fn,
+            "num": jax.tree.leaves(thetas)[0].shape[0],
+            "chunk": self.chunk,
+            "targeted": self.targeted,
+        }
+        if self.stop_at_success:
+            worst = search_first(lambda rows, points: rows_of(thetas, points), score_fn, example, **options)
+        else:
+            worst = search(lambda points: rows_of(thetas, points), score_fn, example, shared=True, **options)
         return to_result(self.neighbourhood, example, worst)
 
     def scaled(self, factor: float | Array) -> "GridSearch":

@@ -9,6 +9,7 @@ from jaxrobust import _validate
 from jaxrobust.attacks._ascent import climb
 from jaxrobust.attacks._checks import check_neighbourhood
 from jaxrobust.attacks._gradients import GradientFn, exact_gradient
+from jaxrobust.attacks._lanes import rows_of, until_found
 from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.attacks._starts import StartFn, identity_start, uniform_start
 from jaxrobust.attacks._worst import Worst, nothing, to_result, worse_of
@@ -34,6 +35,8 @@ class PGD:
         steps: gradient steps, >= 1.
         step_size: alpha in radii, > 0: with eps = 0.3, 1/30 is 0.01 in pixels.
         restarts: independent starts, >= 1; they run one after the other in one compiled loop.
+        stop_at_success: a row ends with the first restart that fools the model instead of the worst of all,
+            and leaves its place in the batch to the others' restarts: the same robust accuracy, sooner.
         loss_fn: what is ascended and, among points of equal verdict, compared; larger is worse for the model.
         gradient_fn: `exact_gradient`, or a surrogate for a defence that hides its gradient (`bpda`, `eot`).
         start_fn: `uniform_start`, `identity_start` or `near_start(sigma)`.
@@ -67,6 +70,7 @@ class PGD:
     start_fn: StartFn = uniform_start
     keep_worst: bool = True
     targeted: bool = field(default=False, metadata=LATER)
+    stop_at_success: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_neighbourhood(self.neighbourhood)
@@ -77,9 +81,9 @@ class PGD:
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
         """Attacks a batch; see `jaxrobust.types.Attack`."""
 
-        def run(restart: int | Array, worst: Worst) -> tuple[Worst, Worst]:
+        def run(keys: Array, example: Example, worst: Worst) -> tuple[Worst, Worst]:
             return climb(
-                fold_rows(keys, restart),
+                keys,
                 score_fn,
                 example,
                 worst,
@@ -95,15 +99,23 @@ class PGD:
             )
 
         def body(restart: int, worst: Worst) -> Worst:
-            worst, last = run(restart, worst)
+            worst, last = run(fold_rows(keys, restart), example, worst)
             return worst if self.keep_worst else worse_of(worst, last)
 
+        def run_lanes(rows: Array, restarts: Array) -> Worst:
+            examples = rows_of(example, rows)
+            blank = nothing(self.neighbourhood, examples)
+            worst, last = run(fold_rows(keys[rows], restarts), examples, blank)
+            return worst if self.keep_worst else last
+
         worst = nothing(self.neighbourhood, example)
-        if self.restarts > 1:
-            worst = jax.lax.fori_loop(0, self.restarts, body, worst)
-        else:
-            worst, last = run(0, worst)
+        if self.restarts == 1:
+            worst, last = run(fold_rows(keys, 0), example, worst)
             worst = worst if self.keep_worst else last
+        elif self.stop_at_success:
+            worst = until_found(run_lanes, worst, example, num=self.restarts, lanes=len(keys))
+        else:
+            worst = jax.lax.fori_loop(0, self.restarts, body, worst)
         return to_result(self.neighbourhood, example, worst)
 
     def scaled(self, factor: float | Array) -> "PGD":

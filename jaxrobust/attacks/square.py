@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from jaxrobust import _validate
 from jaxrobust.attacks._checks import check_ball
+from jaxrobust.attacks._lanes import rows_of, until_found
 from jaxrobust.attacks._nearest import regions
-from jaxrobust.attacks._restarts import restart
 from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.attacks._windows import sides, square, stripes, tiles, windows
 from jaxrobust.attacks._worst import Worst, ascended, judge, nothing, select, to_result, worse_of
@@ -79,18 +79,23 @@ class Square:
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
         """Attacks a batch; see `jaxrobust.types.Attack`."""
 
-        def run(i: Array, worst: Worst) -> Worst:
-            return self._search(fold_rows(keys, i), score_fn, example, worst)
+        if self.restarts == 1:
+            worst = self._search(fold_rows(keys, 0), score_fn, example)
+            return to_result(self.neighbourhood, example, worst)
 
-        worst = restart(run, nothing(self.neighbourhood, example), self.restarts)
+        def search(rows: Array, restarts: Array) -> Worst:
+            return self._search(fold_rows(keys[rows], restarts), score_fn, rows_of(example, rows))
+
+        blank = nothing(self.neighbourhood, example)
+        worst = until_found(search, blank, example, num=self.restarts, lanes=len(keys))
         return to_result(self.neighbourhood, example, worst)
 
     def scaled(self, factor: float | Array) -> "Square":
         """This attack with its radius multiplied by `factor`."""
         return replace(self, neighbourhood=self.neighbourhood.scaled(factor))
 
-    def _search(self, keys: Array, score_fn: ScoreFn, example: Example, worst: Worst) -> Worst:
-        """Alg. 1 from one start: `worst`, or what is worse; rows that `worst` is done with stand still."""
+    def _search(self, keys: Array, score_fn: ScoreFn, example: Example) -> Worst:
+        """Alg. 1 from one start, until all rows are fooled."""
         ball, region = self.neighbourhood, regions(self.neighbourhood, example)
         start_fn, propose_fn = (tiles, windows) if ball.norm == 2 else (stripes, square)
         height, width = example.image.shape[1:3]
@@ -103,18 +108,15 @@ class Square:
             losses = loss_fn(logits, example.target)
             return judge(theta, logits, losses, example.target, targeted=self.targeted)
 
-        def active(current: Worst) -> Array:
-            return (worst.level < 2) & (current.level < 2)
-
         def unfinished(carry: tuple[Array, Worst]) -> Array:
-            return (carry[0] < self.queries) & active(carry[1]).any()
+            return (carry[0] < self.queries) & (carry[1].level < 2).any()
 
         def body(carry: tuple[Array, Worst]) -> tuple[Array, Worst]:
             i, current = carry
             propose = jax.vmap(propose_fn, (0, 0, None, None))
             theta = propose(fold_rows(keys, i), current.theta, side[i], ball.eps)
-            return i + 1, select(active(current), worse_of(current, score(theta)), current)
+            return i + 1, select(current.level < 2, worse_of(current, score(theta)), current)
 
         start = jax.vmap(start_fn, (0, 0, None))(fold_rows(keys, 0), example.image, ball.eps)
         first = worse_of(nothing(ball, example), score(start))
-        return worse_of(worst, jax.lax.while_loop(unfinished, body, (jnp.int32(1), first))[1])
+        return jax.lax.while_loop(unfinished, body, (jnp.int32(1), first))[1]

@@ -82,6 +82,17 @@ ATTACK_ROWS = (
     Row("square", "linf", Square(neighbourhood=LInf(eps=0.5), queries=60)),
     Row("square", "l2-restarts", Square(neighbourhood=L2(eps=2.5), queries=40, restarts=2)),
     Row("random_search", "poses", RandomSearch(neighbourhood=MOVES, num=5, chunk=2)),
+    Row(
+        "pgd",
+        "l2-stops",
+        PGD(neighbourhood=L2(eps=0.8), steps=3, step_size=0.5, restarts=5, stop_at_success=True),
+    ),
+    Row("random_search", "stops", RandomSearch(neighbourhood=MOVES, num=7, chunk=2, stop_at_success=True)),
+    Row(
+        "grid",
+        "stops",
+        GridSearch(neighbourhood=MOVES, granularity=(3, 1, 5), chunk=4, stop_at_success=True),
+    ),
     Row("grid", "poses", GridSearch(neighbourhood=MOVES, granularity=(3, 1, 5), chunk=4)),
     Row("pgd", "colours", PGD(neighbourhood=COLOURS, steps=4, step_size=0.5, restarts=2), channels=3),
     Row(
