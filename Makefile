@@ -38,7 +38,7 @@ test: .venv/.installed  ## the tests and the examples in docstrings
 	$(BIN)/python -m pytest -n $(JOBS) -q
 
 test-slow: .venv/.installed  ## the tests that take minutes
-	$(BIN)/python -m pytest -n $(JOBS) -q -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n $(JOBS) -q -m slow
 
 lint: .venv/.installed  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
