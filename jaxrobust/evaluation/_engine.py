@@ -2,6 +2,8 @@
 
 Two compiled programs serve everything: `_attack`, one per attack and model shape, and `_predict`, one per
 model shape. Parameters and the radius are arguments: other weights, radii and subsets never compile again.
+Rows are divided over devices and hosts as `_sharding` says: whatever is called here with rows is called by
+every process with all of them, and gives all of them back.
 """
 
 import functools
@@ -14,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxrobust import _validate
 from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.data import to_float
-from jaxrobust.evaluation import _draws
+from jaxrobust.evaluation import _draws, _sharding
 from jaxrobust.numerics import losses
-from jaxrobust.numerics.compile import jit
 from jaxrobust.types import RADIUS_TOLERANCE, Attack, Example, Model, PyTree
 
 PIXEL_TOLERANCE = 1e-6
@@ -28,7 +30,10 @@ PIXEL_TOLERANCE = 1e-6
 DRAWS = 20
 
 
-def _attack(apply_fn, attack, params, stats, factor, key, folds, index, images, targets):
+def _attack(apply_fn, attack, shared, rows):
+    params, stats, factor, key, folds = shared
+    index, images, targets = rows
+
     def score_fn(x, example):
         return apply_fn(params, stats, x, train=False)[0].logits
 
@@ -43,7 +48,8 @@ def _attack(apply_fn, attack, params, stats, factor, key, folds, index, images, 
     return result.image, result.distance, nonfinite, length
 
 
-def _predict(apply_fn, params, stats, images):
+def _predict(apply_fn, shared, images):
+    params, stats = shared
     logits = apply_fn(params, stats, images, train=False)[0].logits.astype(jnp.float32)
     confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
     return logits, jnp.argmax(logits, axis=-1).astype(jnp.int32), confidence
@@ -52,7 +58,7 @@ def _predict(apply_fn, params, stats, images):
 # Made at first use: reading the backend at import would come before jax.distributed.initialize.
 @functools.cache
 def _programs() -> tuple[Any, Any]:
-    return jit(_attack, static_argnums=(0, 1)), jit(_predict, static_argnums=0)
+    return _sharding.compiled(_attack, num_static=2), _sharding.compiled(_predict, num_static=1)
 
 
 def is_minimum_norm(attack: Any) -> bool:
@@ -66,10 +72,11 @@ def num_compiled() -> int:
 
 
 class Subject(NamedTuple):
-    """A model with its weights, and a labelled set of images to try it on.
+    """A model with its weights on the devices of a mesh, and a labelled set of images to try it on.
 
-    `batch_size` is the one shape that is compiled, at most the number of images. `judging`: the stats with
-    which the model judges what attacks found, where they are not those it is attacked with (see `_draws`).
+    `batch_size` is the one shape that is compiled: rows of this process over all devices of `mesh`, a
+    multiple of their number. `judging`: the stats with which the model judges what attacks found, where they
+    are not those it is attacked with (see `_draws`).
     """
 
     model: Model
@@ -79,12 +86,22 @@ class Subject(NamedTuple):
     labels: np.ndarray
     batch_size: int
     seed: int
+    mesh: Mesh
     judging: PyTree = None
 
     @property
     def n(self) -> int:
         """The number of images."""
         return len(self.labels)
+
+    def batched(self, batch_size: int) -> "Subject":
+        """This subject in batches of so many rows, rounded up to what the devices divide."""
+        return self._replace(batch_size=_sharding.rounded_up(batch_size, self.mesh))
+
+    def with_weights(self, model: Model, params: PyTree, stats: PyTree) -> "Subject":
+        """The same images before another model."""
+        params, stats = _sharding.everywhere(self.mesh, (params, stats))
+        return self._replace(model=model, params=params, stats=stats, judging=None)
 
 
 class Predictions(NamedTuple):
@@ -132,9 +149,18 @@ class Attacked(NamedTuple):
 
 
 def subject(
-    model: Model, params, stats, images, labels, *, batch_size: int, seed: int, draws: int = DRAWS
+    model: Model,
+    params,
+    stats,
+    images,
+    labels,
+    *,
+    batch_size: int,
+    seed: int,
+    draws: int = DRAWS,
+    num_devices: int | None = None,
 ) -> Subject:
-    """Checks everything that a user may get wrong, and moves the weights to the device once.
+    """Checks everything that a user may get wrong, and moves the weights to the devices once.
 
     A random model becomes the mean over `draws` of its draws.
     """
@@ -152,9 +178,11 @@ def subject(
     if model.random:
         stats, judging = _draws.with_draws(stats, seed)
         model = model._replace(apply=_draws.averaged(model.apply, draws), random=False)
-    params, stats, judging = jax.device_put((params, stats, judging))
-    batch_size = min(batch_size, len(labels))
-    return Subject(model, params, stats, images, labels.astype(np.int32), batch_size, seed, judging)
+    mesh = _sharding.mesh_of(num_devices)
+    params, stats, judging = _sharding.everywhere(mesh, (params, stats, judging))
+    batch_size = _sharding.rounded_up(min(batch_size, _sharding.largest_share(len(labels))), mesh)
+    labels = labels.astype(np.int32)
+    return Subject(model, params, stats, images, labels, batch_size, seed, mesh, judging)
 
 
 def check_images(images, image_shape: tuple[int, ...]) -> None:
@@ -188,28 +216,49 @@ def to_8bit(images: np.ndarray) -> np.ndarray:
     return to_float(np.clip(np.round(images * np.float32(255)), 0, 255))
 
 
-def _batches(m: int, batch_size: int):
-    """Positions `[batch_size]` and the number that count; the last batch repeats its last row."""
-    for start in range(0, m, batch_size):
-        positions = np.arange(start, start + batch_size)
-        yield np.minimum(positions, m - 1), min(batch_size, m - start)
+def by_rows(
+    s: Subject, program: Any, *static: Any, shared: PyTree, rows: PyTree, nothing: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, ...]:
+    """What a program of `_sharding.compiled` gives for rows `[m, ...]`; `nothing`: its answer to no rows."""
+    m = len(jax.tree.leaves(rows)[0])
+    own = _sharding.at(rows, _sharding.share(m))
+    found = _by_own_rows(s, program, *static, shared=shared, rows=own, nothing=nothing)
+    return _sharding.gathered(found, _sharding.shares(m))
+
+
+def _by_own_rows(
+    s: Subject, program: Any, *static: Any, shared: PyTree, rows: PyTree, nothing: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, ...]:
+    """`by_rows` for rows of this process alone, in batches of one shape."""
+    parts = [nothing]
+    for positions, count in _sharding.batches(len(jax.tree.leaves(rows)[0]), s.batch_size):
+        batch = _sharding.at(rows, positions)
+        out = _sharding.call(program, s.mesh, *static, shared=shared, rows=batch)
+        parts.append(tuple(value[:count] for value in out))
+    return tuple(np.concatenate(part) for part in zip(*parts))
+
+
+def _predict_own(s: Subject, images: np.ndarray) -> Predictions:
+    """The model's answers to images of this process alone."""
+    logits, prediction, confidence = _by_own_rows(
+        s,
+        _programs()[1],
+        s.model.apply,
+        shared=(s.params, s.stats if s.judging is None else s.judging),
+        rows=images,
+        nothing=(
+            np.zeros((0, s.model.num_classes), np.float32),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.float32),
+        ),
+    )
+    return Predictions(logits, prediction, confidence, np.isfinite(logits).all(axis=-1))
 
 
 def predict(s: Subject, images: np.ndarray) -> Predictions:
     """The model's answers to float images `[m, h, w, c]`, in batches of one shape."""
-    _, program = _programs()
-    stats = s.stats if s.judging is None else s.judging
-    parts = []
-    for positions, count in _batches(len(images), s.batch_size):
-        out = program(s.model.apply, s.params, stats, images[positions])
-        parts.append([np.asarray(value)[:count] for value in out])
-    if not parts:
-        k = s.model.num_classes
-        return Predictions(
-            np.zeros((0, k), np.float32), np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, bool)
-        )
-    logits, prediction, confidence = (np.concatenate(part) for part in zip(*parts))
-    return Predictions(logits, prediction, confidence, np.isfinite(logits).all(axis=-1))
+    own = _predict_own(s, images[_sharding.share(len(images))])
+    return _sharding.gathered(own, _sharding.shares(len(images)))
 
 
 def predict_set(s: Subject) -> Predictions:
@@ -219,9 +268,12 @@ def predict_set(s: Subject) -> Predictions:
 
 def predict_rows(s: Subject, index: np.ndarray, *, rounded: bool = False) -> Predictions:
     """The model's answers to clean images, or to their 8-bit roundings, gathered batch by batch."""
-    starts = range(0, len(index), s.batch_size)
-    parts = [gather(s.images, index[at : at + s.batch_size]) for at in starts]
-    return _joined([predict(s, to_8bit(part) if rounded else part) for part in parts])
+    own = index[_sharding.share(len(index))]
+    starts = range(0, len(own), s.batch_size)
+    parts = [gather(s.images, own[at : at + s.batch_size]) for at in starts]
+    found = [_predict_own(s, np.zeros((0, *s.model.image_shape), np.float32))]
+    found += [_predict_own(s, to_8bit(part) if rounded else part) for part in parts]
+    return _sharding.gathered(_joined(found), _sharding.shares(len(index)))
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:
@@ -249,39 +301,58 @@ def run_attack(
 
     Row i draws from fold_in(key, i) only, folded further with each of `folds`, which is how a member of an
     ensemble is told apart. Each batch is judged at once and dropped but for the rows in `keep`: a large set
-    need not fit in memory as floats.
+    need not fit in memory as floats. `progress_fn` hears of this process's rows.
     """
+    wanted = set(map(int, keep))
+    own = _sharding.share(len(index))
+    found = _attack_own(
+        s, name, attack, index[own], targets[own],
+        factor=factor, folds=folds, wanted=wanted, progress_fn=progress_fn,
+    )  # fmt: skip
+    return _of_all(s, found, index, wanted)
+
+
+def _attack_own(
+    s: Subject,
+    name: str,
+    attack: Attack,
+    index: np.ndarray,
+    targets: np.ndarray,
+    *,
+    factor: float,
+    folds: Sequence[int],
+    wanted: Collection[int],
+    progress_fn: Callable[[str, int, int], None] | None,
+) -> Attacked:
+    """Attacks the rows of this process alone."""
     program, _ = _programs()
-    key, compiled_before = attack_key(s.seed, name), program._cache_size()
+    compiled_before = program._cache_size()
     kept: dict[int, np.ndarray] = {}
     low, high, times = math.inf, -math.inf, []
-    nothing = predict(s, np.zeros((0, *s.model.image_shape), np.float32))
+    nothing = _predict_own(s, np.zeros((0, *s.model.image_shape), np.float32))
     distances, lengths = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
     seen, seen_8bit = [nothing], [nothing]
-    folded = np.asarray(folds, np.int32)
-    wanted = set(map(int, keep))
-    for positions, count in _batches(len(index), s.batch_size):
+    numbers = (np.float32(factor), attack_key(s.seed, name), np.asarray(folds, np.int32))
+    shared = (s.params, s.stats, *_sharding.everywhere(s.mesh, numbers))
+    for positions, count in _sharding.batches(len(index), s.batch_size):
         rows = index[positions]
         start = time.perf_counter()
-        out = program(
-            s.model.apply, attack, s.params, s.stats, np.float32(factor), key, folded,
-            rows.astype(np.int32), gather(s.images, rows), targets[positions].astype(np.int32),
-        )  # fmt: skip
-        image, distance, nonfinite, length = (part[:count] for part in jax.device_get(out))
+        batch = (rows.astype(np.int32), gather(s.images, rows), targets[positions].astype(np.int32))
+        out = _sharding.call(program, s.mesh, s.model.apply, attack, shared=shared, rows=batch)
+        image, distance, nonfinite, length = (part[:count] for part in out)
         times.append((time.perf_counter() - start, count))
         distances.append(distance)
         lengths.append(length)
         low, high = float(np.minimum(low, image.min())), float(np.maximum(high, image.max()))
         # An attack never returns a point where the model answers NaN, yet a model that does so is not robust.
         for answers, pixels in ((seen, image), (seen_8bit, to_8bit(image))):
-            answer = predict(s, pixels)
+            answer = _predict_own(s, pixels)
             answers.append(answer._replace(finite=answer.finite & ~nonfinite))
         # Copies, or one row would keep its whole batch alive.
         kept |= {int(row): image[at].copy() for at, row in enumerate(rows[:count]) if int(row) in wanted}
         if progress_fn is not None:
             progress_fn(name, sum(done for _, done in times), len(index))
     compiled = program._cache_size() > compiled_before
-    seconds = sum(t for t, _ in times)
     # The first batch also waited for the compiler; the others tell the speed where there are any.
     timed = times[1:] if compiled and len(times) > 1 else times
     rate = sum(c for _, c in timed) / max(sum(t for t, _ in timed), 1e-9)
@@ -293,7 +364,40 @@ def run_attack(
         length=np.concatenate(lengths),
         seen=_joined(seen),
         seen_8bit=_joined(seen_8bit),
-        seconds=seconds,
+        seconds=sum(t for t, _ in times),
         images_per_second=rate if times else 0.0,
         compiled=compiled,
+    )
+
+
+def _of_all(s: Subject, own: Attacked, index: np.ndarray, wanted: Collection[int]) -> Attacked:
+    """What all processes found on the rows `index`, from what each found on its share."""
+    counts = _sharding.shares(len(index))
+    if len(counts) == 1:
+        return own
+    by_row = (own.distance, own.length, own.seen, own.seen_8bit)
+    distance, length, seen, seen_8bit = _sharding.gathered(by_row, counts)
+    ends = np.cumsum(counts)
+    kept = [
+        [int(row) for row in index[end - count : end] if int(row) in wanted]
+        for end, count in zip(ends, counts)
+    ]
+    mine = [own.images[row] for row in kept[jax.process_index()]]
+    pixels = np.stack(mine) if mine else np.zeros((0, *s.model.image_shape), np.float32)
+    pixels = _sharding.gathered(pixels, [len(rows) for rows in kept])
+    about = np.array([[own.low, own.high, own.seconds, own.images_per_second, own.compiled]])
+    about = _sharding.gathered(about, [1] * len(counts))
+    # A process without rows has no bounds; of NaN among the pixels of another, minimum and maximum tell.
+    low, high, seconds, rate, compiled = about[np.array(counts) > 0].T if len(index) else about.T
+    return Attacked(
+        images=dict(zip((row for rows in kept for row in rows), pixels)),
+        low=float(low.min()),
+        high=float(high.max()),
+        distance=distance,
+        length=length,
+        seen=seen,
+        seen_8bit=seen_8bit,
+        seconds=float(seconds.max()),
+        images_per_second=float(rate.sum()),
+        compiled=bool(compiled.any()),
     )

@@ -16,13 +16,12 @@ from scipy import stats as scipy_stats
 from jaxrobust.attacks.pgd import PGD
 from jaxrobust.attacks.random_search import RandomSearch
 from jaxrobust.attacks.square import Square
-from jaxrobust.evaluation import _engine
+from jaxrobust.evaluation import _engine, _sharding
 from jaxrobust.evaluation._engine import Predictions
 from jaxrobust.evaluation._types import CLEAN, Level, Surrogate, Verdict, is_targeted
 from jaxrobust.evaluation._view import View, attack_rows, graded, unmeasured, verdict
 from jaxrobust.neighbourhoods.lp import LInf
 from jaxrobust.numerics import losses
-from jaxrobust.numerics.compile import jit
 from jaxrobust.numerics.metrics import wilson_interval
 
 # Rows of the checks that run an attack of their own.
@@ -31,16 +30,18 @@ NUM_RANDOM = 50
 SATURATED = 88.0
 
 
-def _gradients(apply_fn, params, stats, images, labels):
+def _gradients(apply_fn, shared, rows):
+    (params, stats), (images, labels) = shared, rows
+
     def total(x):
         return losses.cross_entropy(apply_fn(params, stats, x, train=False)[0].logits, labels).sum()
 
-    return jax.grad(total)(images)
+    return (jax.grad(total)(images),)
 
 
 @functools.cache
 def _gradient_program() -> Callable:
-    return jit(_gradients, static_argnums=0)
+    return _sharding.compiled(_gradients, num_static=1)
 
 
 def zero_gradients(view: View) -> Verdict:
@@ -48,8 +49,15 @@ def zero_gradients(view: View) -> Verdict:
     unit = "share of images without a usable gradient"
     if not len(view.right):
         return unmeasured("zero_gradients", unit, "the model has no image right.")
-    s, program = view.subject, _gradient_program()
-    gradients = np.asarray(program(s.model.apply, s.params, s.stats, view.images, view.labels))
+    s = view.subject
+    (gradients,) = _engine.by_rows(
+        s,
+        _gradient_program(),
+        s.model.apply,
+        shared=(s.params, s.stats),
+        rows=(view.images, view.labels),
+        nothing=(view.images[:0],),
+    )
     size = np.abs(gradients[view.right]).reshape(len(view.right), -1).max(axis=-1)
     logits = np.sort(view.clean.logits[view.right], axis=-1)
     # Beyond this gap 1 - softmax is 0 in float32, and what is left of the gradient is rounding noise.
@@ -120,7 +128,7 @@ def huge_radius(view: View) -> Verdict:
 
 def _subset(view: View) -> View:
     """The first images of the view, in smaller batches, for checks that compile an attack of their own."""
-    s = view.subject._replace(batch_size=min(view.subject.batch_size, SUBSET))
+    s = view.subject.batched(min(view.subject.batch_size, SUBSET))
     m = s.batch_size
     clean = Predictions(*(part[:m] for part in view.clean))
     return view._replace(subject=s, rows=view.rows[:m], images=view.images[:m], clean=clean)
@@ -257,7 +265,7 @@ def _transferred(
 ) -> np.ndarray:
     """Which rows the images break that the attack makes on another model."""
     s = small.subject
-    maker = s._replace(model=other.model, params=other.params, stats=other.stats)
+    maker = s.with_weights(other.model, other.params, other.stats)
     made = _engine.run_attack(maker, name, attack, index, labels, keep=index)
     images = np.stack([made.images[int(row)] for row in index])
     return ~_engine.predict(s, images).correct(labels) & made.inside()

@@ -23,9 +23,8 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from jaxrobust import _validate
-from jaxrobust.evaluation import _engine
+from jaxrobust.evaluation import _engine, _sharding
 from jaxrobust.evaluation._types import Curve
-from jaxrobust.numerics.compile import jit
 from jaxrobust.numerics.metrics import wilson_interval
 from jaxrobust.types import Array, Model, PyTree
 
@@ -34,6 +33,7 @@ ABSTAINS = -1
 
 NAME = "smoothing"
 ProgressFn = Callable[[str, int, int], None]
+VotesFn = Callable[[int, int], np.ndarray]
 
 # What the draws are for: those that choose the class must not also judge it.
 _SELECT, _JUDGE = 0, 1
@@ -128,19 +128,17 @@ def certify(
     check_smoothing(sigma=sigma, num_select=num_select, num_certify=num_certify, alpha=alpha)
     start = time.perf_counter()
     s = _engine.subject(model, params, stats, images, labels, batch_size=batch_size, seed=seed)
-    chosen, votes = [], []
-    for rows, count in _batches(s):
-        votes_fn = _voting(s, rows, sigma, batch_size)
-        classes = votes_fn(_SELECT, num_select).argmax(axis=-1)
-        judged = votes_fn(_JUDGE, num_certify)
-        chosen.append(classes[:count])
-        votes.append(judged[np.arange(len(rows)), classes][:count])
-        if progress_fn is not None:
-            progress_fn(NAME, int(rows[count - 1]) + 1, s.n)
-    p_lower = _clopper_pearson_lower(np.concatenate(votes), num_certify, alpha)
+
+    def found_fn(votes_fn: VotesFn) -> tuple[np.ndarray, np.ndarray]:
+        classes = votes_fn(_SELECT, num_select).argmax(axis=-1).astype(np.int32)
+        return classes, votes_fn(_JUDGE, num_certify)[np.arange(len(classes)), classes]
+
+    nothing = (np.zeros(0, np.int32), np.zeros(0, np.int32))
+    chosen, votes = _by_image(s, sigma, batch_size, nothing, found_fn, progress_fn)
+    p_lower = _clopper_pearson_lower(votes, num_certify, alpha)
     sure = p_lower > 0.5
     return Certificate(
-        prediction=np.where(sure, np.concatenate(chosen), ABSTAINS).astype(np.int32),
+        prediction=np.where(sure, chosen, ABSTAINS).astype(np.int32),
         radius=np.where(sure, sigma * scipy_stats.norm.ppf(p_lower), 0.0),
         p_lower=p_lower,
         labels=s.labels,
@@ -184,13 +182,11 @@ def smoothed_predict(
     check_smoothing(sigma=sigma, num=num, alpha=alpha)
     labels = np.zeros(len(images), np.int32)
     s = _engine.subject(model, params, stats, images, labels, batch_size=batch_size, seed=seed)
-    found = []
-    for rows, count in _batches(s):
-        votes = _voting(s, rows, sigma, batch_size)(_SELECT, num)[:count]
-        found.append(_settled(votes, alpha))
-        if progress_fn is not None:
-            progress_fn(NAME, int(rows[count - 1]) + 1, s.n)
-    return np.concatenate(found).astype(np.int32)
+
+    def found_fn(votes_fn: VotesFn) -> tuple[np.ndarray]:
+        return (_settled(votes_fn(_SELECT, num), alpha).astype(np.int32),)
+
+    return _by_image(s, sigma, batch_size, (np.zeros(0, np.int32),), found_fn, progress_fn)[0]
 
 
 def certified_accuracy(certificate: Certificate, radii: Sequence[float]) -> list[dict[str, Any]]:
@@ -315,54 +311,48 @@ def _settled(votes: np.ndarray, alpha: float) -> np.ndarray:
     return np.where(p_value <= alpha, votes.argmax(axis=-1), ABSTAINS)
 
 
-def _batches(s: _engine.Subject):
-    """Rows of the set `[m]` and the number that count; the last batch repeats the last row."""
-    for start in range(0, s.n, s.batch_size):
-        rows = np.minimum(np.arange(start, start + s.batch_size), s.n - 1)
-        yield rows, min(s.batch_size, s.n - start)
+def _by_image(
+    s: _engine.Subject,
+    sigma: float,
+    batch_size: int,
+    nothing: tuple[np.ndarray, ...],
+    found_fn: Callable[[VotesFn], tuple[np.ndarray, ...]],
+    progress_fn: ProgressFn | None,
+) -> tuple[np.ndarray, ...]:
+    """`found_fn(votes_fn)` of every batch of images, joined; `nothing` is what it finds of no image.
 
+    `votes_fn(purpose, num)` -> int `[m, k]`: how often each class is drawn for the images of the batch.
+    """
+    key, own = _engine.attack_key(s.seed, NAME), np.arange(s.n)[_sharding.share(s.n)]
+    at_once = max(1, batch_size // s.batch_size)
+    parts = [nothing]
+    for positions, count in _sharding.batches(len(own), s.batch_size):
+        rows = own[positions]
+        batch = (rows.astype(np.int32), _engine.gather(s.images, rows))
 
-def _voting(
-    s: _engine.Subject, rows: np.ndarray, sigma: float, batch_size: int
-) -> Callable[[int, int], np.ndarray]:
-    """`votes_fn(purpose, num)` -> int `[m, k]`: how often each class is drawn for these rows of the set."""
-    images = jnp.asarray(_engine.gather(s.images, rows))
-    key = _engine.attack_key(s.seed, NAME)
-    at_once = max(1, batch_size // len(rows))
+        def votes_fn(purpose: int, num: int, batch=batch) -> np.ndarray:
+            numbers = (np.float32(sigma), jax.random.fold_in(key, purpose), np.int32(num))
+            shared = (s.params, s.stats, *_sharding.everywhere(s.mesh, numbers))
+            sizes = (s.model.num_classes, at_once)
+            return _sharding.call(_program(), s.mesh, s.model.apply, sizes, shared=shared, rows=batch)
 
-    def votes_fn(purpose: int, num: int) -> np.ndarray:
-        counts = _program()(
-            s.model.apply,
-            (s.model.num_classes, at_once),
-            s.params,
-            s.stats,
-            np.float32(sigma),
-            jax.random.fold_in(key, purpose),
-            rows.astype(np.int32),
-            images,
-            np.int32(num),
-        )
-        return np.asarray(counts)
-
-    return votes_fn
+        parts.append(tuple(values[:count] for values in found_fn(votes_fn)))
+        if progress_fn is not None:
+            progress_fn(NAME, sum(len(part[0]) for part in parts), len(own))
+    joined = tuple(np.concatenate(part) for part in zip(*parts))
+    return _sharding.gathered(joined, _sharding.shares(s.n))
 
 
 def _count_votes(
-    apply_fn: Callable[..., Any],
-    sizes: tuple[int, int],
-    params: PyTree,
-    stats: PyTree,
-    sigma: Array,
-    key: Array,
-    rows: Array,
-    images: Array,
-    num: Array,
+    apply_fn: Callable[..., Any], sizes: tuple[int, int], shared: PyTree, batch: tuple[Array, Array]
 ) -> Array:
     """Votes `[m, k]` of `num` draws; NaN logits vote for no class, which can only shorten a radius.
 
     `sizes`: k, and how many draws of each image are scored at once.
     """
     num_classes, at_once = sizes
+    params, stats, sigma, key, num = shared
+    rows, images = batch
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
     def noisy(row_key: Array, image: Array, draw: Array) -> Array:
@@ -371,8 +361,8 @@ def _count_votes(
 
     def body(i: Array, votes: Array) -> Array:
         draws = i * at_once + jnp.arange(at_once)
-        batch = jax.vmap(jax.vmap(noisy, (None, None, 0)), (0, 0, None))(keys, images, draws)
-        logits = apply_fn(params, stats, batch.reshape(-1, *images.shape[1:]), train=False)[0].logits
+        copies = jax.vmap(jax.vmap(noisy, (None, None, 0)), (0, 0, None))(keys, images, draws)
+        logits = apply_fn(params, stats, copies.reshape(-1, *images.shape[1:]), train=False)[0].logits
         vote = jax.nn.one_hot(jnp.argmax(logits, axis=-1), num_classes, dtype=jnp.int32)
         vote = jnp.where(jnp.isnan(logits).any(axis=-1, keepdims=True), 0, vote)
         counted = jnp.where(draws < num, 1, 0)
@@ -385,4 +375,4 @@ def _count_votes(
 @functools.cache
 def _program() -> Any:
     """Made at first use, as in `_engine`."""
-    return jit(_count_votes, static_argnums=(0, 1))
+    return _sharding.compiled(_count_votes, num_static=2)

@@ -21,10 +21,12 @@ def batch_independence(view: View) -> Verdict:
     """f(x) alone is f(x) in any batch; BatchNorm in train mode is the usual breach."""
     s = view.subject
     few = view.images[: min(4, len(view.images))]
-    # A batch of one image would have no company to be disturbed by.
-    together = s._replace(batch_size=max(s.batch_size, len(few) + 1))
-    company = np.resize(1 - view.images[::-1], (together.batch_size - len(few), *few.shape[1:]))
-    alone = _engine.predict(s._replace(batch_size=1), few).logits
+    # They stand first, and so on one device, whose batch must have room for company to disturb them.
+    on_each = max(s.batch_size // s.mesh.size, len(few) + 1)
+    together = s.batched(on_each * s.mesh.size)
+    others = together.batch_size * jax.process_count() - len(few)
+    company = np.resize(1 - view.images[::-1], (others, *few.shape[1:]))
+    alone = _engine.predict(s.batched(1), few).logits
     with_own = view.clean.logits[: len(few)]
     with_other = _engine.predict(together, np.concatenate([few, company])).logits[: len(few)]
     largest = max(gap(alone, other) for other in (with_own, with_other)) / scale(view.clean.logits)

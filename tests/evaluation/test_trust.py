@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.attacks import PGD, Square, fgsm, identity_start
-from jaxrobust.evaluation import CHECKS, EvalAttack, Level, Surrogate, _engine, evaluate
+from jaxrobust.evaluation import CHECKS, EvalAttack, Level, Surrogate, _engine, _sharding, evaluate
 from jaxrobust.evaluation._engine import Subject
 from jaxrobust.evaluation._view import look
 from jaxrobust.neighbourhoods import LInf
@@ -31,8 +31,8 @@ def masked_logits(params, x):
 
 
 def view_of(linear, model, attacks=None, report=None, **changes):
-    subject = Subject(model, linear.params, {}, linear.images, linear.labels, 16, 0)._replace(**changes)
-    return look(subject, attacks or {}, report)
+    subject = Subject(model, linear.params, {}, linear.images, linear.labels, 16, 0, _sharding.mesh_of(1))
+    return look(subject._replace(**changes), attacks or {}, report)
 
 
 def measured(linear, model, attacks, **options):
@@ -313,7 +313,7 @@ def test_transfer(linear, make_model):
     """The images of the honest model break the one that hides its gradient."""
     attacks, hidden = {"PGD": EvalAttack(BLIND)}, make_model(masked_logits)
     others = {"honest": Surrogate(linear.model, linear.params, {})}
-    subject = Subject(hidden, linear.params, {}, linear.images, linear.labels, 53, 0)
+    subject = Subject(hidden, linear.params, {}, linear.images, linear.labels, 53, 0, _sharding.mesh_of(1))
     verdict = only("transfer", look(subject, attacks, None, others))
     assert verdict.level == Level.FAIL
     assert "on honest break" in verdict.advice
