@@ -50,6 +50,25 @@ def image_options(command):
     )(command)
 
 
+def precision_option(command):
+    """`--precision`, a name for `precision`."""
+    return click.option(
+        "--precision",
+        type=click.Choice(["float32", "highest", "bf16"]),
+        default="float32",
+        show_default=True,
+        help="float32: products as the device makes them (TF32 on NVIDIA GPUs); highest: those in full "
+        "float32; bf16: the layers in bfloat16, all else in float32.",
+    )(command)
+
+
+def precision(name: str):
+    """The `models.Precision` of a name."""
+    from jaxrobust.models import Precision
+
+    return Precision(name)
+
+
 def _integer(context, option, text):
     return None if text is None else int(text)
 

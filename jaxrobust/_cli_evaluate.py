@@ -36,6 +36,7 @@ from jaxrobust import _cli_common as common
 @click.option("--steps", type=int, help="Steps of PGD; default the suite's.")
 @click.option("--restarts", type=int, help="Restarts of PGD; default the suite's.")
 @click.option("--batch-size", type=int, default=250, show_default=True)
+@common.precision_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the attacks' randomness.")
 @click.option("--robust-risk", is_flag=True, help="Also R_rob: attack every image against the prediction.")
 @click.option(
@@ -86,7 +87,7 @@ from jaxrobust import _cli_common as common
 )
 def evaluate(
     run, attacks, dataset, size, channels, num, data_dir, eps, eps_l2, eps_l0, max_angle, max_shift, steps,
-    restarts, batch_size, seed, robust_risk, allow_batch_dependent, save_adversarial, adversarial,
+    restarts, batch_size, precision, seed, robust_risk, allow_batch_dependent, save_adversarial, adversarial,
     transfer_from, certify, certify_draws, no_curves, report, which,
 ):  # fmt: skip
     """Measure a run, or one checkpoint of it, under attack.
@@ -133,7 +134,12 @@ def evaluate(
             }
         )
         found = experiments.evaluate_stored(
-            loaded, adversarial, num=num, batch_size=batch_size, log_fn=common.say
+            loaded,
+            adversarial,
+            num=num,
+            batch_size=batch_size,
+            precision=common.precision(precision),
+            log_fn=common.say,
         )
         folder = report or loaded.folder / "evaluation" / adversarial.stem
     else:
@@ -145,6 +151,7 @@ def evaluate(
             data_dir=data_dir,
             changes=changes,
             batch_size=batch_size,
+            precision=common.precision(precision),
             seed=seed,
             robust_risk=robust_risk,
             curves=not no_curves,

@@ -34,7 +34,7 @@ from jaxrobust import _cli_common as common
     help="How the step is mapped over devices; auto is jit on one and pmap on several (CPUs: shard_map).",
 )
 @click.option("--devices", type=int, help="Local devices to use; default all.")
-@click.option("--bf16", is_flag=True, help="Compute in bfloat16; parameters and logits stay float32.")
+@common.precision_option
 @click.option(
     "--distributed",
     is_flag=True,
@@ -43,8 +43,8 @@ from jaxrobust import _cli_common as common
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints; default a tenth of the run.")
 @click.option("--no-progress", is_flag=True, help="No progress bar, e.g. in a log file.")
 def train(
-    name, overrides, run_dir, data_dir, init_from, resume, seed, steps, wrapper, devices, bf16, distributed,
-    checkpoint_every, no_progress,
+    name, overrides, run_dir, data_dir, init_from, resume, seed, steps, wrapper, devices, precision,
+    distributed, checkpoint_every, no_progress,
 ):  # fmt: skip
     """Train the experiment NAME, changed by FIELD=VALUE.
 
@@ -73,7 +73,7 @@ def train(
     if steps is not None:
         experiment = experiments.apply_overrides(experiment, [f"num_steps={steps}"])
     run_dir = run_dir or common.RUNS / f"{name}-seed{experiment.seed}"
-    runtime = Runtime(wrapper=Wrapper(wrapper), bf16=bf16, num_devices=devices)
+    runtime = Runtime(wrapper=Wrapper(wrapper), precision=common.precision(precision), num_devices=devices)
     run = experiments.train(
         experiment,
         run_dir,

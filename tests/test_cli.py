@@ -17,6 +17,7 @@ from PIL import Image
 from jaxrobust.cli import _sentence, main
 from jaxrobust.experiments import codec, is_finished, train
 from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.models import Precision
 from jaxrobust.training import Runtime
 
 TINY = (
@@ -99,9 +100,26 @@ def test_evaluate_prints_a_table_and_writes_the_report(finished, command, tmp_pa
     assert code == 0, err
     assert "FGSM" in out and "PGD-3" in out
     rows = {row["attack"]: row for row in map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())}
-    assert rows["FGSM"]["n"] == 40
+    assert rows["FGSM"]["n"] == 40 and rows["FGSM"]["precision"] == "float32"
     assert rows["worst"]["accuracy"] <= rows["FGSM"]["accuracy"] <= rows["none"]["accuracy"]
     assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+def test_precision_is_recorded_in_rows_and_runs(finished, command, tmp_path):
+    code, _, err = command(
+        "evaluate", finished, "--attacks=none", "--num=20", "--no-curves", "--report", tmp_path,
+        "--precision=bf16",
+    )  # fmt: skip
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert {row["precision"] for row in rows} == {"bf16"}
+    assert "<dd>bf16</dd>" in (tmp_path / "report.html").read_text()
+    code, _, err = command(
+        "train", "digits_standard", "--run-dir", tmp_path / "half", "--steps=1", "--devices=1",
+        "--no-progress", "batch_size=8", "data.num_validation=0", "--precision=bf16",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["precision"] == "bfloat16"
 
 
 def test_images_are_kept_and_tried_again(finished, command, tmp_path):
@@ -236,7 +254,7 @@ def test_weights_of_another_run_are_a_start(finished, command, tmp_path):
         train(
             experiment,
             tmp_path / "tuned",
-            runtime=Runtime(num_devices=1, bf16=True),
+            runtime=Runtime(num_devices=1, precision=Precision.BF16),
             init_from=finished,
             progress=False,
         )

@@ -20,6 +20,7 @@ import numpy as np
 from jaxrobust.evaluation import _engine, _tally
 from jaxrobust.evaluation._tally import Outcome
 from jaxrobust.evaluation._types import CLEAN, Report
+from jaxrobust.models import Precision, computes_in, in_precision, with_precision
 from jaxrobust.types import RADIUS_TOLERANCE, Model, PyTree
 
 FORMAT = "jaxrobust adversarial images 1"
@@ -207,6 +208,7 @@ def _decoded(arrays: Mapping[str, np.ndarray], file: Path) -> AdversarialSet:
     )
 
 
+@in_precision
 def evaluate_adversarial(
     model: Model,
     params: PyTree,
@@ -215,6 +217,8 @@ def evaluate_adversarial(
     *,
     batch_size: int,
     model_name: str = "model",
+    precision: Precision = Precision.FLOAT32,
+    num_devices: int | None = None,
 ) -> Report:
     """What a model makes of stored adversarial images, e.g. those made for another model (transfer).
 
@@ -224,7 +228,7 @@ def evaluate_adversarial(
     `source_accuracy` is that of the model the images were made for.
 
     Args:
-        model, params, stats, batch_size, model_name: as in `robust.evaluate`.
+        model, params, stats, batch_size, model_name, precision, num_devices: as in `robust.evaluate`.
         stored: from `load_adversarial`.
 
     Returns:
@@ -240,7 +244,17 @@ def evaluate_adversarial(
             f"The stored images are of {len(classes)} classes, the model knows {model.num_classes}."
         )
     seed = int(stored.about["seed"])
-    s = _engine.subject(model, params, stats, stored.clean, stored.labels, batch_size=batch_size, seed=seed)
+    model = with_precision(model, precision)
+    s = _engine.subject(
+        model,
+        params,
+        stats,
+        stored.clean,
+        stored.labels,
+        batch_size=batch_size,
+        seed=seed,
+        num_devices=num_devices,
+    )
     clean = _engine.predict_set(s)
     right = clean.correct(s.labels)
     rounded = _engine.predict_rows(s, np.arange(s.n), rounded=True).correct(s.labels)
@@ -259,6 +273,7 @@ def evaluate_adversarial(
         about[one.name] = {**about[CLEAN], **one.about, "every_image": True}
         outcomes[one.name] = _outcome(s, one, right, rounded)
     shared = _tally.common(s, model_name, str(stored.about["dataset"]))
+    shared["precision"] = computes_in(model, precision)
     rows = [_tally.row(name, out, about[name], right, shared) for name, out in outcomes.items()]
     sources = {one.name: float(one.correct.mean()) for one in stored.attacks}
     rows = [{**row, "source_accuracy": sources.get(row["attack"])} for row in rows]

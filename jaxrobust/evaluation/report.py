@@ -375,11 +375,13 @@ def _made(reports: Sequence[Report]) -> dict[str, str]:
         report.row(WORST)["seconds"] + sum(curve.seconds for curve in report.curves) for report in reports
     )
     versions = ", ".join(f"{name} {version}" for name, version in _provenance.versions().items())
+    precisions = ", ".join(dict.fromkeys(report.meta.get("precision", "float32") for report in reports))
     batches = ", ".join(dict.fromkeys(str(report.meta["batch_size"]) for report in reports))
     return {
         "seed": seeds,
         "batch size": f"{batches} (results do not depend on it)",
         "hardware": str(reports[0].meta["hardware"]),
+        "precision": precisions,
         "attacks took": f"{seconds:,.1f} s, compilation included",
         "versions": versions,
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -14,10 +14,12 @@ from jaxrobust.evaluation._engine import Predictions, Subject
 from jaxrobust.evaluation._tally import Outcome
 from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Sample, Seen, Surrogate
 from jaxrobust.evaluation._view import look
+from jaxrobust.models import Precision, computes_in, in_precision, with_precision
 from jaxrobust.numerics import losses
 from jaxrobust.types import Model, PyTree
 
 
+@in_precision
 def evaluate(
     model: Model,
     params: PyTree,
@@ -34,6 +36,8 @@ def evaluate(
     num_samples: int = 10,
     keep_images: bool = False,
     draws: int = _engine.DRAWS,
+    num_devices: int | None = None,
+    precision: Precision = Precision.FLOAT32,
     surrogates: Mapping[str, Surrogate] | None = None,
     model_name: str = "model",
     dataset_name: str = "",
@@ -57,6 +61,9 @@ def evaluate(
     the rows counts both). Results do not depend on the batch size, nor on which other attacks are run: row i
     of an attack draws from `fold_in(fold_in(key(seed), crc32(name)), i)`.
 
+    The images are divided over the devices of this host and over the processes of `jax.distributed`, where
+    there are several: each must then make this call with the same arguments, and each gets the whole report.
+
     Rows of minimum-norm attacks (`minimum_norm`) also have `norm` (0, 1, 2 or "inf"), `found`, the share of
     the images right from the start for which the model is wrong about what was found, at any distance, and in
     the norm's own units `norm_median`, a failure counting as infinitely far (None where half failed), and
@@ -70,7 +77,8 @@ def evaluate(
         images: uint8 `[n, h, w, c]`, or float in [0, 1], or a lazy source (`len`, `[i] -> [h, w, c]`).
         labels: integers `[n]` in [0, k).
         attacks: `EvalAttack`s by name, e.g. from `suites.suite`; the clean row `none` is always there.
-        batch_size: rows per compiled call; the last batch is padded and its padding masked.
+        batch_size: rows per compiled call on this host, all its devices together, rounded up to a multiple of
+            their number; the last batch is padded and its padding masked.
         seed: of every draw.
         robust_risk: also attack every image against C(x), for R_rob; about doubles the time.
         trust_checks: look for the signs of an evaluation that cannot be trusted (see `trust`).
@@ -79,18 +87,20 @@ def evaluate(
         keep_images: keep all adversarial images (float32, n images per attack) in the report.
         draws: of a random model (`Model.random`): the mean logits over so many draws are attacked, with the
             mean of their gradients (EOT, arXiv 1707.07397), and the mean over so many others judges.
+        num_devices: devices of this host to use; None for all.
+        precision: in which the model computes, for the attacks and for the judge alike; rows record it.
         surrogates: other models of the same task by name, whose adversarial images the trust check `transfer`
             tries on this one.
         model_name, dataset_name, class_names: for the report.
         fingerprint: of the data set, for the report and for saved images; see `data.Dataset`.
-        progress_fn: called as `progress_fn(attack, done, total)` after every batch.
+        progress_fn: called as `progress_fn(attack, done, total)` after every batch, of this process's images.
 
     Returns:
         A `Report`: rows, per-example flags, samples and verdicts.
 
     Raises:
-        ValueError: empty set, pixels out of [0, 1], labels out of range, a model whose logits of an image
-            depend on the other images of its batch.
+        ValueError: empty set, pixels out of [0, 1], labels out of range, more devices than there are, a model
+            whose logits of an image depend on the other images of its batch.
 
     >>> import jax.numpy as jnp, numpy as np
     >>> from jaxrobust.types import Model, Outputs
@@ -102,8 +112,17 @@ def evaluate(
     >>> report.row("none")["accuracy"]
     1.0
     """
+    model = with_precision(model, precision)
     subject = _engine.subject(
-        model, params, stats, images, labels, batch_size=batch_size, seed=seed, draws=draws
+        model,
+        params,
+        stats,
+        images,
+        labels,
+        batch_size=batch_size,
+        seed=seed,
+        draws=draws,
+        num_devices=num_devices,
     )
     attacks = _checked(attacks)
     if refuse_batch_dependent:
@@ -116,7 +135,7 @@ def evaluate(
         for name, entry in attacks.items()
     }
     outcomes = {CLEAN: _clean_outcome(subject, clean, robust_risk), **outcomes}
-    shared = _tally.common(subject, model_name, dataset_name)
+    shared = _tally.common(subject, model_name, dataset_name) | {"precision": computes_in(model, precision)}
     entries = {CLEAN: EvalAttack(None), **attacks}
     about = {name: _tally.facts(entry.attack, entry.every_image) for name, entry in entries.items()}
     rows = [_tally.row(name, out, about[name], right, shared) for name, out in outcomes.items()]

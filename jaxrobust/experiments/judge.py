@@ -15,12 +15,14 @@ from jaxrobust import _validate, data, evaluation
 from jaxrobust.attacks import PGD, GridSearch
 from jaxrobust.evaluation import EvalAttack, Report, ThreatModel
 from jaxrobust.experiments.run import Run, load_data
+from jaxrobust.models import Precision, in_precision, with_precision
 from jaxrobust.numerics.compile import jit
 
 # Accuracy against radius is drawn on this many images: six radii cost as much as six attacks.
 CURVE_IMAGES = 500
 
 
+@in_precision
 def evaluate_run(
     run: Run,
     *,
@@ -30,6 +32,7 @@ def evaluate_run(
     data_dir: str | os.PathLike | None = None,
     changes: dict[str, Any] | None = None,
     batch_size: int = 250,
+    precision: Precision = Precision.FLOAT32,
     seed: int = 0,
     robust_risk: bool = False,
     curves: bool = False,
@@ -55,6 +58,7 @@ def evaluate_run(
         changes: fields of the experiment's `ThreatModel` to replace, e.g. `{"eps": 0.1}`. Radii of other
             balls that it lacks are those of `THREATS` under the name of the run's data set.
         batch_size: rows per compiled call.
+        precision: in which the run's model computes, for attacks, judge, curves and certificates alike.
         seed: of the attacks.
         robust_risk: also R_rob, eq. (3).
         curves: also accuracy against radius: under the longest PGD in each ball and the first grid, where
@@ -76,6 +80,7 @@ def evaluate_run(
         ValueError: for unknown attacks, radii out of range, images that do not fit the model, or the run's
             own set where it is no longer what it was at training.
     """
+    run = dataclasses.replace(run, model=with_precision(run.model, precision))
     threat = dataclasses.replace(_threat(run), **(changes or {}))
     names = tuple(run.experiment.attacks if attacks is None else attacks)
     suite = evaluation.suite(names, threat)
@@ -99,6 +104,7 @@ def evaluate_run(
         labels,
         suite,
         batch_size=rows,
+        precision=precision,
         seed=seed,
         robust_risk=robust_risk,
         refuse_batch_dependent=refuse_batch_dependent,
@@ -173,12 +179,14 @@ def _certified(
     )
 
 
+@in_precision
 def evaluate_stored(
     run: Run,
     path: str | os.PathLike,
     *,
     num: int | None = None,
     batch_size: int = 250,
+    precision: Precision = Precision.FLOAT32,
     name: str | None = None,
     log_fn: Callable[[str], None] = lambda text: None,
 ) -> Report:
@@ -188,7 +196,7 @@ def evaluate_stored(
         run: from `load_run` or `train`.
         path: the file, or its folder.
         num: the first so many images; None for all.
-        batch_size, name: as in `evaluate_run`.
+        batch_size, precision, name: as in `evaluate_run`.
         log_fn: receives a line where the images are of other data than the run was trained on, or name their
             classes otherwise.
 
@@ -216,7 +224,13 @@ def evaluate_stored(
         )
     rows = min(batch_size, len(stored.labels))
     return evaluation.evaluate_adversarial(
-        run.model, run.params, run.stats, stored, batch_size=rows, model_name=name or run.folder.name
+        run.model,
+        run.params,
+        run.stats,
+        stored,
+        batch_size=rows,
+        model_name=name or run.folder.name,
+        precision=precision,
     )
 
 

@@ -111,7 +111,8 @@ def train(
     folder = Path(run_dir).absolute()
     _check_folder(folder, resume)
     dataset = load_data(experiment, data_dir)
-    model = _build(experiment, dataset.image_shape, runtime.dtype)
+    model = models.build(experiment.model, dataset.image_shape)
+    model = models.with_precision(model, runtime.precision)
     _check_classes(experiment.model, dataset)
     parts = data.split(
         dataset.train,
@@ -150,7 +151,11 @@ def train(
         seed=experiment.seed,
         runtime=runtime,
         checkpoints=checkpoints,
-        validate_fn=_validate_fn(experiment, model, parts) if experiment.data.num_validation else None,
+        validate_fn=(
+            _validate_fn(experiment, model, parts, runtime.precision)
+            if experiment.data.num_validation
+            else None
+        ),
         validate_every=_validate_every(experiment),
         sinks=(training.JsonLines(folder / "metrics.jsonl"), training.TensorBoard(folder / "tensorboard")),
         ema_decay=experiment.ema_decay,
@@ -187,7 +192,7 @@ def load_run(path: str | os.PathLike, *, which: str = "best") -> Run:
     return Run(
         folder=folder,
         experiment=experiment,
-        model=_build(experiment, shape, "float32"),
+        model=models.build(experiment.model, shape),
         params=weights.params,
         stats=weights.stats,
         step=weights.step,
@@ -220,13 +225,6 @@ def load_data(experiment: Experiment, data_dir: str | os.PathLike | None) -> dat
         seed=0,
         **experiment.data.options,
     )
-
-
-def _build(experiment: Experiment, image_shape: tuple[int, int, int], dtype: str) -> Model:
-    module = experiment.model
-    if dtype != "float32":
-        module = module.clone(dtype=dtype)
-    return models.build(module, image_shape)
 
 
 def _check_classes(module: nn.Module, dataset: data.Dataset) -> None:
@@ -282,7 +280,8 @@ def _start(
             digest.update(np.ascontiguousarray(leaf).tobytes())
         # The name and no more of the path: a folder that was moved holds the same weights.
         start["init_from"] = {"name": Path(init_from).name, "sha256": digest.hexdigest()[:16]}
-    return start if runtime.dtype == "float32" else {**start, "precision": runtime.dtype}
+    dtype = runtime.precision.dtype
+    return start if dtype == "float32" else {**start, "precision": dtype}
 
 
 def _best_metric(experiment: Experiment) -> str:
@@ -297,7 +296,7 @@ def _validate_every(experiment: Experiment) -> int:
 
 
 def _validate_fn(
-    experiment: Experiment, model: Model, parts: data.Split
+    experiment: Experiment, model: Model, parts: data.Split, precision: models.Precision
 ) -> Callable[[TrainState], dict[str, float]]:
     """Clean and robust accuracy on the validation images."""
     attack = experiment.validation_attack
@@ -315,6 +314,7 @@ def _validate_fn(
             attacks,
             batch_size=min(_VALIDATION_BATCH, len(labels)),
             seed=experiment.seed,
+            precision=precision,
             trust_checks=False,
             num_samples=0,
         )

@@ -4,6 +4,7 @@ from jaxrobust.models._build import build, num_params
 from jaxrobust.models.adapters import from_callable, score_fn
 from jaxrobust.models.import_torch import load_state_dict
 from jaxrobust.models.preact_resnet import PreActResNet18
+from jaxrobust.models.precision import Precision, computes_in, in_precision, with_precision
 from jaxrobust.models.small_cnn import SmallCNN
 from jaxrobust.models.spatial_mnist import SpatialMNIST
 from jaxrobust.models.spatial_resnet import SpatialResNet
@@ -22,14 +23,18 @@ MODELS = {
 __all__ = [
     "MODELS",
     "PreActResNet18",
+    "Precision",
     "SmallCNN",
     "SpatialMNIST",
     "SpatialResNet",
     "TinyCNN",
     "WideResNet",
     "build",
+    "computes_in",
     "from_callable",
+    "in_precision",
     "load_state_dict",
     "num_params",
     "score_fn",
+    "with_precision",
 ]

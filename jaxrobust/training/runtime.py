@@ -10,7 +10,7 @@ import enum
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust import _validate
+from jaxrobust.models.precision import Precision, check_precision
 from jaxrobust.numerics import compile as compile_
 from jaxrobust.types import PyTree
 
@@ -45,8 +46,7 @@ class Runtime:
 
     Args:
         wrapper: see `Wrapper`.
-        bf16: compute in bfloat16 inside the model (parameters and logits stay float32); whoever builds the
-            model reads it, see `dtype`.
+        precision: in which the model computes, see `models.Precision`; `fit` applies it.
         donate: reuse the state's buffers for the next state.
         prefetch: how many steps' data are placed on the devices ahead of use, and how many steps may be in
             flight, >= 1.
@@ -60,7 +60,7 @@ class Runtime:
     """
 
     wrapper: Wrapper = Wrapper.AUTO
-    bf16: bool = False
+    precision: Precision = Precision.FLOAT32
     donate: bool = True
     prefetch: int = 2
     num_devices: int | None = None
@@ -70,6 +70,7 @@ class Runtime:
             raise ValueError(
                 f"Expected wrapper to be one of {', '.join(map(str, Wrapper))}, got {self.wrapper!r}."
             )
+        check_precision(self.precision)
         _validate.at_least("prefetch", self.prefetch, 1)
         if self.num_devices is not None:
             _validate.at_least("num_devices", self.num_devices, 1)
@@ -105,11 +106,6 @@ class Runtime:
         return None if self.resolved is Wrapper.JIT else AXIS
 
     @property
-    def dtype(self) -> str:
-        """The compute dtype for a model's `dtype` field."""
-        return "bfloat16" if self.bf16 else "float32"
-
-    @property
     def is_main(self) -> bool:
         """Whether this process writes files and messages."""
         return jax.process_index() == 0
@@ -131,6 +127,7 @@ class Runtime:
         hosts `pmap` takes a typed key through the host at every call.
         """
         donate = (0,) if self.donate else ()
+        update = self._precisely(update)
         if self.resolved is Wrapper.PMAP:
             return jax.pmap(update, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
         everywhere, by_row = PartitionSpec(), PartitionSpec(AXIS)
@@ -144,6 +141,18 @@ class Runtime:
             in_shardings=(replicated, replicated, rows, replicated),
             out_shardings=replicated,
         )
+
+    def _precisely(
+        self, update: Callable[..., tuple[PyTree, PyTree]]
+    ) -> Callable[..., tuple[PyTree, PyTree]]:
+        """`update`, traced in the precision's context."""
+
+        @wraps(update)
+        def traced(*args: Any) -> tuple[PyTree, PyTree]:
+            with self.precision.context():
+                return update(*args)
+
+        return traced
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of every leaf on every device, once; the result is what `compile`d functions take."""

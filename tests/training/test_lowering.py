@@ -1,5 +1,7 @@
 """The train step and the attack lower for TPU and CUDA on a machine that has neither."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrobust.attacks import PGD
 from jaxrobust.data import Cursor
-from jaxrobust.models import MODELS, build
+from jaxrobust.models import MODELS, PreActResNet18, Precision, WideResNet, build, with_precision
 from jaxrobust.neighbourhoods import LInf, RotationTranslation
-from jaxrobust.objectives import SRT
+from jaxrobust.objectives import SRT, TRADES
 from jaxrobust.training import OptimizerConfig, init_state, make_train_step, make_update
 from jaxrobust.types import Batch, Example
 from tests.common.tiny import tiny_feed, tiny_model, tiny_objective
@@ -37,6 +39,20 @@ def test_srt_step(platform, name):
     step, arguments = step_and_arguments(build(MODELS[name](), shape), objective)
     exported = export.export(jax.jit(step), platforms=[platform])(*arguments)
     assert exported.platforms == (platform,)
+
+
+@pytest.mark.parametrize("name", ["preact_resnet18", "wrn"])
+def test_bfloat16_steps_convolve_in_bfloat16_forward_and_backward(name):
+    """Small versions of the nets that are trained in bfloat16; weights go in and come out in float32."""
+    module = {"preact_resnet18": PreActResNet18(width=4), "wrn": WideResNet(depth=10, widen_factor=1)}[name]
+    model = with_precision(build(module, (8, 8, 3)), Precision.BF16)
+    objective = TRADES(attack=PGD(neighbourhood=LInf(eps=0.03), steps=2))
+    step, arguments = step_and_arguments(model, objective)
+    exported = export.export(jax.jit(step), platforms=["cuda"])(*arguments)
+    convolutions = [line for line in exported.mlir_module().splitlines() if "stablehlo.convolution" in line]
+    assert len(convolutions) > 20
+    assert all(re.search(r"xbf16>\) -> tensor<[0-9x]+xbf16>", line) for line in convolutions)
+    assert not any(aval.dtype == jnp.bfloat16 for aval in (*exported.in_avals, *exported.out_avals))
 
 
 @pytest.mark.parametrize(("platform", "convolutions"), [("tpu", True), ("cuda", True), ("cpu", False)])

@@ -62,10 +62,6 @@ def test_default_is_jit_on_one_device_and_on_several_what_their_platform_runs_be
     assert Runtime().resolved is Wrapper.PMAP and Runtime().axis_name == "batch"
 
 
-def test_precision_is_a_name_for_the_models_dtype():
-    assert Runtime(bf16=True).dtype == "bfloat16" and Runtime().dtype == "float32"
-
-
 @pytest.mark.parametrize("wrapper", [Wrapper.JIT, Wrapper.PMAP, Wrapper.SHARD_MAP])
 def test_replicated_trees_come_back_as_they_were(wrapper):
     runtime = Runtime(wrapper=wrapper, num_devices=4)
