@@ -33,6 +33,7 @@ def accuracy_curve(
     batch_size: int,
     seed: int,
     factors: Sequence[float] = FACTORS,
+    num_devices: int | None = None,
     progress_fn: Callable[[str, int, int], None] | None = None,
 ) -> Curve:
     """Accuracy under an attack whose radii are multiplied by each factor, in growing order.
@@ -43,7 +44,7 @@ def accuracy_curve(
     program, the same that `evaluate` uses at this batch size.
 
     Args:
-        model, params, stats, images, labels, batch_size, seed: as in `robust.evaluate`.
+        model, params, stats, images, labels, batch_size, seed, num_devices: as in `robust.evaluate`.
         attack: at its full radius, factor 1. `every_image` is not used: the clean image is a candidate.
         name: for the report; also seeds the draws.
         factors: shares of the full radius, >= 0; sorted, and 0 is added.
@@ -67,7 +68,9 @@ def accuracy_curve(
         )
     ordered = _ordered(factors)
     start = time.perf_counter()
-    s = _engine.subject(model, params, stats, images, labels, batch_size=batch_size, seed=seed)
+    s = _engine.subject(
+        model, params, stats, images, labels, batch_size=batch_size, seed=seed, num_devices=num_devices
+    )
     right = _engine.predict_set(s).correct(s.labels)
     counts = [int(right.sum())]
     for at, factor in enumerate(ordered[1:], start=1):

@@ -83,6 +83,7 @@ def certify(
     alpha: float = 0.001,
     batch_size: int,
     seed: int,
+    num_devices: int | None = None,
     progress_fn: ProgressFn | None = None,
 ) -> Certificate:
     r"""The certified l_2 radius of every image: algorithm CERTIFY of arXiv:1902.02918, section 3.2.2.
@@ -97,12 +98,12 @@ def certify(
     serves every sigma, number of draws and set of weights.
 
     Args:
-        model, params, stats, images, labels: as in `evaluate`.
+        model, params, stats, images, labels, num_devices: as in `evaluate`.
         sigma: deviation of the noise, in pixels of [0, 1], > 0; best the one the model was trained with.
         num_select: n_0, draws that choose the class.
         num_certify: n, draws that bound its probability.
         alpha: the chance, in (0, 1), that an image's line does not hold.
-        batch_size: noisy images scored at once.
+        batch_size: noisy images scored at once, on all devices of this host together.
         seed: of every draw.
         progress_fn: called as `progress_fn("smoothing", done, total)` after every batch of images.
 
@@ -127,7 +128,9 @@ def certify(
     """
     check_smoothing(sigma=sigma, num_select=num_select, num_certify=num_certify, alpha=alpha)
     start = time.perf_counter()
-    s = _engine.subject(model, params, stats, images, labels, batch_size=batch_size, seed=seed)
+    s = _engine.subject(
+        model, params, stats, images, labels, batch_size=batch_size, seed=seed, num_devices=num_devices
+    )
 
     def found_fn(votes_fn: VotesFn) -> tuple[np.ndarray, np.ndarray]:
         classes = votes_fn(_SELECT, num_select).argmax(axis=-1).astype(np.int32)
@@ -162,6 +165,7 @@ def smoothed_predict(
     alpha: float = 0.001,
     batch_size: int,
     seed: int,
+    num_devices: int | None = None,
     progress_fn: ProgressFn | None = None,
 ) -> np.ndarray:
     """The smoothed classifier's class of every image: algorithm PREDICT of arXiv:1902.02918, section 3.2.1.
@@ -170,7 +174,8 @@ def smoothed_predict(
     what it answers is the class of g with probability at least 1 - alpha (proposition 1).
 
     Args:
-        model, params, stats, images, sigma, alpha, batch_size, seed, progress_fn: as in `certify`.
+        model, params, stats, images, sigma, alpha, batch_size, seed, num_devices, progress_fn: as in
+            `certify`.
         num: n, draws per image.
 
     Returns:
@@ -181,7 +186,9 @@ def smoothed_predict(
     """
     check_smoothing(sigma=sigma, num=num, alpha=alpha)
     labels = np.zeros(len(images), np.int32)
-    s = _engine.subject(model, params, stats, images, labels, batch_size=batch_size, seed=seed)
+    s = _engine.subject(
+        model, params, stats, images, labels, batch_size=batch_size, seed=seed, num_devices=num_devices
+    )
 
     def found_fn(votes_fn: VotesFn) -> tuple[np.ndarray]:
         return (_settled(votes_fn(_SELECT, num), alpha).astype(np.int32),)

@@ -52,8 +52,8 @@ def linear_apply(params, stats, x, *, train, keys=None, axis_name=None):
     return Outputs(logits_of(params, x)), stats
 
 
-@pytest.fixture(scope="session")
-def linear() -> Linear:
+def make_linear() -> Linear:
+    """53 images, a number that no set of devices divides."""
     rng = np.random.default_rng(0)
     w = rng.normal(size=12).astype(np.float32)
     # Away from 0 and 1, so that no radius below 0.3 is cut by the box.
@@ -63,6 +63,11 @@ def linear() -> Linear:
     labels = (flat @ w + b > 0).astype(np.int32)
     labels[::9] = 1 - labels[::9]
     return Linear(Model(None, linear_apply, SHAPE, 2), {"w": w, "b": b}, images, labels)
+
+
+@pytest.fixture(scope="session")
+def linear() -> Linear:
+    return make_linear()
 
 
 @pytest.fixture(scope="session")
