@@ -50,6 +50,15 @@ def image_options(command):
     )(command)
 
 
+def distributed_option(command):
+    """`--distributed`."""
+    return click.option(
+        "--distributed",
+        is_flag=True,
+        help="Join the other hosts of this run (Slurm, TPU pods, or JAX_* variables).",
+    )(command)
+
+
 def precision_option(command):
     """`--precision`, a name for `precision`."""
     return click.option(

@@ -35,7 +35,11 @@ from jaxrobust import _cli_common as common
 @click.option("--max-shift", type=float, help="Pixels; default the run's.")
 @click.option("--steps", type=int, help="Steps of PGD; default the suite's.")
 @click.option("--restarts", type=int, help="Restarts of PGD; default the suite's.")
-@click.option("--batch-size", type=int, default=250, show_default=True)
+@click.option(
+    "--batch-size", type=int, default=250, show_default=True, help="Images at once, on all devices together."
+)
+@click.option("--devices", type=int, help="Local devices to use; default all.")
+@common.distributed_option
 @common.precision_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the attacks' randomness.")
 @click.option("--robust-risk", is_flag=True, help="Also R_rob: attack every image against the prediction.")
@@ -87,8 +91,8 @@ from jaxrobust import _cli_common as common
 )
 def evaluate(
     run, attacks, dataset, size, channels, num, data_dir, eps, eps_l2, eps_l0, max_angle, max_shift, steps,
-    restarts, batch_size, precision, seed, robust_risk, allow_batch_dependent, save_adversarial, adversarial,
-    transfer_from, certify, certify_draws, no_curves, report, which,
+    restarts, batch_size, devices, distributed, precision, seed, robust_risk, allow_batch_dependent,
+    save_adversarial, adversarial, transfer_from, certify, certify_draws, no_curves, report, which,
 ):  # fmt: skip
     """Measure a run, or one checkpoint of it, under attack.
 
@@ -107,9 +111,18 @@ def evaluate(
       jaxrobust evaluate runs/digits_srt-seed0 --certify 0.1 --transfer-from runs/digits_at-seed0
       jaxrobust evaluate runs/mine --dataset npz:other.npz --report out/
       jaxrobust evaluate runs/mine --dataset folder:photos --size 8 --channels 1
+      jaxrobust evaluate runs/mine --distributed      # the same line on every host, which must see the run
     """
+    if distributed:
+        from jaxrobust.training import initialise_distributed
+
+        initialise_distributed()
+    import jax
+
     from jaxrobust import evaluation, experiments
 
+    is_main = jax.process_index() == 0
+    say = common.say if is_main else (lambda text: None)
     loaded = experiments.load_run(run, which=which)
     changes = {
         "eps": eps,
@@ -139,7 +152,8 @@ def evaluate(
             num=num,
             batch_size=batch_size,
             precision=common.precision(precision),
-            log_fn=common.say,
+            num_devices=devices,
+            log_fn=say,
         )
         folder = report or loaded.folder / "evaluation" / adversarial.stem
     else:
@@ -162,8 +176,11 @@ def evaluate(
             transfer_from=[experiments.load_run(other) for other in transfer_from],
             certify=certify,
             certify_draws=certify_draws,
-            log_fn=common.say,
+            num_devices=devices,
+            log_fn=say,
         )
+    if not is_main:  # Every process has the whole report; one writes it.
+        return
     common.say(evaluation.rows_table(found))
     if found.certificate is not None:
         common.say(evaluation.certificate_table(found))

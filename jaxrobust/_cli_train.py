@@ -35,11 +35,7 @@ from jaxrobust import _cli_common as common
 )
 @click.option("--devices", type=int, help="Local devices to use; default all.")
 @common.precision_option
-@click.option(
-    "--distributed",
-    is_flag=True,
-    help="Join the other hosts of this run (Slurm, TPU pods, or JAX_* variables).",
-)
+@common.distributed_option
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints; default a tenth of the run.")
 @click.option("--no-progress", is_flag=True, help="No progress bar, e.g. in a log file.")
 def train(

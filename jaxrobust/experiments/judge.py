@@ -44,9 +44,12 @@ def evaluate_run(
     transfer_from: Sequence[Run] = (),
     certify: float | None = None,
     certify_draws: int = 1_000,
+    num_devices: int | None = None,
     log_fn: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Measures a run on test images.
+    """Measures a run on test images, on all devices of all hosts.
+
+    With several processes every one calls this, and process 0 alone writes the adversarial images.
 
     Args:
         run: from `load_run` or `train`.
@@ -57,7 +60,7 @@ def evaluate_run(
         data_dir: the folder of prepared sets; None reads TFDS_DATA_DIR.
         changes: fields of the experiment's `ThreatModel` to replace, e.g. `{"eps": 0.1}`. Radii of other
             balls that it lacks are those of `THREATS` under the name of the run's data set.
-        batch_size: rows per compiled call.
+        batch_size: rows per compiled call on this host, all its devices together.
         precision: in which the run's model computes, for attacks, judge, curves and certificates alike.
         seed: of the attacks.
         robust_risk: also R_rob, eq. (3).
@@ -71,6 +74,7 @@ def evaluate_run(
         transfer_from: other runs, whose adversarial images the trust check `transfer` tries on this one.
         certify: also certificates by randomised smoothing under noise of this deviation, in pixels.
         certify_draws: noisy copies of each image that a certificate rests on.
+        num_devices: devices of this host to use; None for all.
         log_fn: receives a line where class names of another set differ, and where images were saved.
 
     Returns:
@@ -89,12 +93,17 @@ def evaluate_run(
     if num is not None:
         _validate.at_least("num", num, 1)
         images, labels = images[:num], labels[:num]
-    rows = min(batch_size, len(labels))
+    how: dict[str, Any] = {
+        "batch_size": min(batch_size, len(labels)),
+        "seed": seed,
+        "num_devices": num_devices,
+    }
     _check_counts(suite, run.model.image_shape)
     surrogates = _surrogates(run, transfer_from)
     if certify is not None:
         evaluation.check_smoothing(sigma=certify, num_certify=certify_draws)
-    if save_adversarial is not None:
+    is_main = jax.process_index() == 0
+    if save_adversarial is not None and is_main:
         evaluation.adversarial_file(Path(save_adversarial))
     report = evaluation.evaluate(
         run.model,
@@ -103,9 +112,7 @@ def evaluate_run(
         images,
         labels,
         suite,
-        batch_size=rows,
         precision=precision,
-        seed=seed,
         robust_risk=robust_risk,
         refuse_batch_dependent=refuse_batch_dependent,
         keep_images=save_adversarial is not None,
@@ -114,16 +121,18 @@ def evaluate_run(
         dataset_name=found.name,
         fingerprint=found.fingerprint,
         class_names=run.class_names,
+        **how,
     )
     if save_adversarial is not None:
-        file = evaluation.save_adversarial(report, Path(save_adversarial), images)
-        log_fn(f"Adversarial images: {file}")
+        if is_main:
+            file = evaluation.save_adversarial(report, Path(save_adversarial), images)
+            log_fn(f"Adversarial images: {file}")
         report = dataclasses.replace(report, images={})
     if certify is not None:
-        report = _certified(run, report, images, labels, certify, certify_draws, rows, seed)
+        report = _certified(run, report, images, labels, certify, certify_draws, how)
     if not curves:
         return report
-    drawn = _curves(run, suite, images, labels, rows, seed)
+    drawn = _curves(run, suite, images, labels, how)
     nearest = [row["attack"] for row in report.rows if row["minimum_norm"]]
     return dataclasses.replace(
         report,
@@ -163,13 +172,18 @@ def _surrogates(run: Run, others: Sequence[Run]) -> dict[str, evaluation.Surroga
 
 
 def _certified(
-    run: Run, report: Report, images: Any, labels: np.ndarray, sigma: float, draws: int, rows: int, seed: int
+    run: Run,
+    report: Report,
+    images: Any,
+    labels: np.ndarray,
+    sigma: float,
+    draws: int,
+    how: Mapping[str, Any],
 ) -> Report:
     """The report with a certificate, at 0 and four radii up to the largest that so many draws can certify."""
     found = evaluation.certify(
-        run.model, run.params, run.stats, images, labels, sigma=sigma, num_certify=draws,
-        batch_size=rows, seed=seed,
-    )  # fmt: skip
+        run.model, run.params, run.stats, images, labels, sigma=sigma, num_certify=draws, **how
+    )
     row = evaluation.certificate_row(found)
     radii = [row["largest_radius"] * share for share in (0.0, 0.25, 0.5, 0.75, 0.95)]
     return dataclasses.replace(
@@ -188,6 +202,7 @@ def evaluate_stored(
     batch_size: int = 250,
     precision: Precision = Precision.FLOAT32,
     name: str | None = None,
+    num_devices: int | None = None,
     log_fn: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """What a run makes of saved adversarial images, of its own or of another model.
@@ -196,7 +211,7 @@ def evaluate_stored(
         run: from `load_run` or `train`.
         path: the file, or its folder.
         num: the first so many images; None for all.
-        batch_size, precision, name: as in `evaluate_run`.
+        batch_size, precision, name, num_devices: as in `evaluate_run`.
         log_fn: receives a line where the images are of other data than the run was trained on, or name their
             classes otherwise.
 
@@ -231,6 +246,7 @@ def evaluate_stored(
         batch_size=rows,
         model_name=name or run.folder.name,
         precision=precision,
+        num_devices=num_devices,
     )
 
 
@@ -293,7 +309,11 @@ def _test_set(
 
 
 def _curves(
-    run: Run, suite: Mapping[str, EvalAttack], images: Any, labels: np.ndarray, size: int, seed: int
+    run: Run,
+    suite: Mapping[str, EvalAttack],
+    images: Any,
+    labels: np.ndarray,
+    how: Mapping[str, Any],
 ) -> tuple[evaluation.Curve, ...]:
     """Of the longest PGD in each ball, and of the first grid."""
     longest: dict[Any, tuple[int, str, EvalAttack]] = {}
@@ -317,8 +337,7 @@ def _curves(
             labels[:CURVE_IMAGES],
             entry,
             name=name,
-            batch_size=min(size, CURVE_IMAGES),
-            seed=seed,
+            **how,
         )
         for _, name, entry in longest.values()
     )

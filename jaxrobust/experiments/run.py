@@ -152,9 +152,7 @@ def train(
         runtime=runtime,
         checkpoints=checkpoints,
         validate_fn=(
-            _validate_fn(experiment, model, parts, runtime.precision)
-            if experiment.data.num_validation
-            else None
+            _validate_fn(experiment, model, parts, runtime) if experiment.data.num_validation else None
         ),
         validate_every=_validate_every(experiment),
         sinks=(training.JsonLines(folder / "metrics.jsonl"), training.TensorBoard(folder / "tensorboard")),
@@ -296,7 +294,7 @@ def _validate_every(experiment: Experiment) -> int:
 
 
 def _validate_fn(
-    experiment: Experiment, model: Model, parts: data.Split, precision: models.Precision
+    experiment: Experiment, model: Model, parts: data.Split, runtime: Runtime
 ) -> Callable[[TrainState], dict[str, float]]:
     """Clean and robust accuracy on the validation images."""
     attack = experiment.validation_attack
@@ -314,7 +312,8 @@ def _validate_fn(
             attacks,
             batch_size=min(_VALIDATION_BATCH, len(labels)),
             seed=experiment.seed,
-            precision=precision,
+            precision=runtime.precision,
+            num_devices=runtime.num_devices,
             trust_checks=False,
             num_samples=0,
         )
