@@ -280,6 +280,7 @@ def digits_score(params, images):
     return jax.nn.relu(images.reshape(-1, 64) @ params[0]) @ params[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ball", "step_size"), [(LInf(eps=0.06), 0.1), (L2(eps=0.35), 0.1)], ids=["linf", "l2"]
 )

@@ -31,7 +31,11 @@ def masked_score(value):
     return score_fn
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: type(attack).__name__)
+@pytest.mark.parametrize(
+    "attack",
+    [ATTACKS[0], *(pytest.param(attack, marks=pytest.mark.slow) for attack in ATTACKS[1:])],
+    ids=lambda attack: type(attack).__name__,
+)
 def test_a_class_masked_by_a_large_logit_hides_no_success(attack):
     """Masks are -inf, or a large finite number, in models out there."""
     example = Example(EXAMPLE.image[1:], EXAMPLE.target[1:])

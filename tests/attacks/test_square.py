@@ -199,7 +199,8 @@ def test_it_stops_when_every_row_is_fooled_and_leaves_those_that_are():
     assert easy.found.all()
     assert queries < 100
     mixed, queries = spent(jnp.array([4.0, 1e4, 4.0, 1e4]))
-    assert queries == 900
+    # The first searches of all, then the second and third of both rows that are left, side by side.
+    assert queries == 600
     assert mixed.found.tolist() == [True, False, True, False]
     np.testing.assert_array_equal(mixed.image[::2], easy.image[::2])
 

@@ -219,22 +219,30 @@ def test_labels_out_of_range_are_refused(row):
         jaxrobust.attack(row.attack, partial(net, params), example.image, labels, key=jax.random.key(0))
 
 
-@EACH_NAME
-def test_four_devices_give_what_one_gives(row):
+def four_devices():
     devices = jax.devices()[:4]
     if len(devices) < 4:
         pytest.skip("Needs 4 devices: tests/conftest.py makes 4 of the CPU.")
-    params, keys, example = case_of(row.channels)
-    expected = result_of(row)
-    mesh = Mesh(np.array(devices), ("data",))
-    rows, everywhere = PartitionSpec("data"), PartitionSpec()
-    on_rows = jax.device_put((keys, example), NamedSharding(mesh, rows))
-    sharded = compiled(row.attack)(jax.device_put(params, NamedSharding(mesh, everywhere)), *on_rows)
-    assert_same(jax.device_get(sharded), expected)
+    return Mesh(np.array(devices), ("data",)), PartitionSpec("data"), PartitionSpec()
+
+
+@EACH_NAME
+def test_four_devices_give_what_one_gives(row):
+    mesh, rows, everywhere = four_devices()
     mapped = jax.shard_map(
         partial(run, row.attack), mesh=mesh, in_specs=(everywhere, rows, rows), out_specs=rows
     )
-    assert_same(jax.device_get(jax.jit(mapped)(params, keys, example)), expected)
+    assert_same(jax.device_get(jax.jit(mapped)(*case_of(row.channels))), result_of(row))
+
+
+@EACH_NAME
+@pytest.mark.slow
+def test_a_batch_that_lies_on_four_devices_gives_what_one_gives(row):
+    params, keys, example = case_of(row.channels)
+    mesh, rows, everywhere = four_devices()
+    on_rows = jax.device_put((keys, example), NamedSharding(mesh, rows))
+    sharded = compiled(row.attack)(jax.device_put(params, NamedSharding(mesh, everywhere)), *on_rows)
+    assert_same(jax.device_get(sharded), result_of(row))
 
 
 @ROWS
@@ -242,7 +250,8 @@ def test_a_model_without_gradient_gives_finite_results(row):
     params, keys, example = case_of(row.channels)
     flat = jax.tree.map(jnp.zeros_like, params)
     # Logits that are all equal predict class 0.
-    target = jnp.full(NUM, 1 if getattr(row.attack, "targeted", False) else 0)
+    # Of the labels' dtype, so that the program of the other tests serves.
+    target = jnp.full_like(example.target, 1 if getattr(row.attack, "targeted", False) else 0)
     result = compiled(row.attack)(flat, keys, example._replace(target=target))
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(result._replace(found=None)))
     assert result.distance.max() <= 1 + 1e-5

@@ -14,7 +14,7 @@ def order(seed, epoch, n):
     return np.asarray(shuffled_index(jax.random.key(seed), jnp.full(n, epoch, jnp.int32), places, n))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 13, 64, 97, 100, 1009, 4096, 60_000])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 97, 60_000])
 def test_every_index_once_per_epoch(n):
     for epoch in (0, 1, 12_345):
         np.testing.assert_array_equal(np.sort(order(0, epoch, n)), np.arange(n))

@@ -59,12 +59,12 @@ FINAL = PGD(neighbourhood=LInf(eps=0.06), steps=2, step_size=0.7)
 @pytest.mark.parametrize(
     "members",
     [
-        (RANDOM, NEAR, WEAK, FINAL),
+        pytest.param((RANDOM, NEAR, WEAK, FINAL), marks=pytest.mark.slow),
         (Ensemble(attacks=(WEAK, RANDOM)), Ensemble(attacks=(Ensemble(attacks=(NEAR,)), FINAL))),
     ],
     ids=["flat", "nested"],
 )
-@pytest.mark.parametrize("batch_size", [7, 53])
+@pytest.mark.parametrize("batch_size", [7, pytest.param(53, marks=pytest.mark.slow)])
 def test_an_ensemble_over_the_survivors_is_the_ensemble_inside_jit(linear, members, batch_size):
     s = _engine.subject(
         linear.model, linear.params, {}, linear.images, linear.labels, batch_size=batch_size, seed=3

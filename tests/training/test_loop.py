@@ -221,7 +221,12 @@ def test_starts_from_given_weights_and_leaves_them_alone():
 
 
 @pytest.mark.parametrize(
-    ("wrapper", "devices"), [(Wrapper.JIT, 1), (Wrapper.PMAP, 4), (Wrapper.SHARD_MAP, 4)]
+    ("wrapper", "devices"),
+    [
+        pytest.param(Wrapper.JIT, 1, marks=pytest.mark.slow),
+        pytest.param(Wrapper.PMAP, 4, marks=pytest.mark.slow),
+        (Wrapper.SHARD_MAP, 4),
+    ],
 )
 def test_without_unlabelled_images_srt_trains_as_rt(wrapper, devices):
     attack = tiny_objective().attack
