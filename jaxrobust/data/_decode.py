@@ -2,9 +2,13 @@
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+
+# Imported where images are decoded: arrays are trained on without Pillow.
+if TYPE_CHECKING:
+    from PIL import Image
 
 _GREY = {"1", "L", "LA", "La"}
 _COLOUR = {"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB"}
@@ -28,19 +32,21 @@ def check_channels(channels: int | None) -> None:
         raise ValueError(f"Expected channels 1 (grey) or 3 (colour), got channels={channels}.")
 
 
-def _to_array(image: Image.Image, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+def _to_array(image: "Image.Image", size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
     """Converts an opened image; grey files stay grey where `channels` is None."""
     if image.mode not in _GREY | _COLOUR:
         raise ValueError(f"has pixel mode {image.mode!r}; convert it to 8 bits per channel")
     mode = _MODES[channels or (1 if image.mode in _GREY else 3)]
     image = image if image.mode == mode else image.convert(mode)
     if size is not None and image.size != (size[1], size[0]):
+        from PIL import Image
+
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     array = np.asarray(image, np.uint8)
     return array[..., None] if array.ndim == 2 else array
 
 
-def _check_opaque(image: Image.Image) -> None:
+def _check_opaque(image: "Image.Image") -> None:
     """Raises ValueError for transparent pixels: their colour is arbitrary, often black under black ink."""
     if image.mode not in _GREY | _COLOUR or not image.has_transparency_data:
         return
@@ -60,6 +66,8 @@ def decode(
 
     Of files, an opaque alpha channel is dropped and a transparent one refused.
     """
+    from PIL import Image, ImageOps
+
     try:
         if isinstance(data, bytes):
             # Records keep the orientation that tensorflow-datasets gives them, and lose alpha as there.
@@ -74,6 +82,8 @@ def decode(
 
 def header(path: Path) -> tuple[int, int, int]:
     """(height, width, channels) of an image file without decoding its pixels."""
+    from PIL import Image
+
     try:
         with Image.open(path) as image:
             if image.mode not in _GREY | _COLOUR:
@@ -90,6 +100,8 @@ def fit(images: np.ndarray, size: tuple[int, int] | None, channels: int | None) 
     """uint8 `[n, h, w, c]` resized and converted to the asked-for size and channels."""
     if (size is None or images.shape[1:3] == size) and channels in (None, images.shape[3]):
         return images
+    from PIL import Image
+
     channels = channels or images.shape[3]
     return np.stack(
         [_to_array(Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x), size, channels) for x in images]

@@ -5,9 +5,10 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from tensorboardX import SummaryWriter
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 
 class Sink(Protocol):
@@ -89,6 +90,9 @@ class TensorBoard:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """See `Sink`."""
         if self._writer is None:
+            # Late, so that a machine without TensorBoard can train.
+            from tensorboardX import SummaryWriter
+
             self._writer = SummaryWriter(str(self._directory), purge_step=self._purge_step)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)

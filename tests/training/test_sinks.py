@@ -52,7 +52,7 @@ def test_tensorboard_writes_events_and_purges_later_ones(tmp_path, monkeypatch):
         asked.append(purge_step)
         return SummaryWriter(directory, purge_step=purge_step)
 
-    monkeypatch.setattr("jaxrobust.training.sinks.SummaryWriter", writer)
+    monkeypatch.setattr("tensorboardX.SummaryWriter", writer)
     sink = TensorBoard(tmp_path)
     sink.rewind(4)
     sink.write(6, {"loss": 0.25})
