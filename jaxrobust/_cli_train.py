@@ -35,12 +35,19 @@ from jaxrobust import _cli_common as common
 )
 @click.option("--devices", type=int, help="Local devices to use; default all.")
 @common.precision_option
+@click.option(
+    "--micro-batches",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Gradient accumulation: each device takes its images of a step in so many parts, one at a time.",
+)
 @common.distributed_option
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints; default a tenth of the run.")
 @click.option("--no-progress", is_flag=True, help="No progress bar, e.g. in a log file.")
 def train(
     name, overrides, run_dir, data_dir, init_from, resume, seed, steps, wrapper, devices, precision,
-    distributed, checkpoint_every, no_progress,
+    micro_batches, distributed, checkpoint_every, no_progress,
 ):  # fmt: skip
     """Train the experiment NAME, changed by FIELD=VALUE.
 
@@ -69,7 +76,12 @@ def train(
     if steps is not None:
         experiment = experiments.apply_overrides(experiment, [f"num_steps={steps}"])
     run_dir = run_dir or common.RUNS / f"{name}-seed{experiment.seed}"
-    runtime = Runtime(wrapper=Wrapper(wrapper), precision=common.precision(precision), num_devices=devices)
+    runtime = Runtime(
+        wrapper=Wrapper(wrapper),
+        precision=common.precision(precision),
+        micro_batches=micro_batches,
+        num_devices=devices,
+    )
     run = experiments.train(
         experiment,
         run_dir,

@@ -68,6 +68,16 @@ def at_least(name: str, value: Any, low: int, hint: str = "") -> None:
         raise ValueError(f"Expected {name} >= {low}, got {name}={value}. {hint}".rstrip())
 
 
+def nearest_multiples(value: int, of: int) -> str:
+    """The end of a message about a number that should be a multiple of another.
+
+    >>> nearest_multiples(13, 8), nearest_multiples(3, 8)
+    ('Nearest that can: 8 or 16.', 'Nearest that can: 8.')
+    """
+    down, up = value // of * of, -(-value // of) * of
+    return f"Nearest that can: {' or '.join(str(n) for n in (down, up) if n)}."
+
+
 def member(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Looks `name` up in a registry; an unknown name lists the known ones."""
     if name not in table:

@@ -24,57 +24,61 @@ def _share(batch_size: int, num_labelled: int, num_unlabelled: int) -> BatchSize
     return BatchSizes(labelled, batch_size - labelled)
 
 
+def sharers(devices: int, micro_batches: int) -> str:
+    """Who shares a batch, for a message."""
+    who = "1 device" if devices == 1 else f"{devices} devices"
+    return who if micro_batches == 1 else f"{who} with {micro_batches} micro-batches each"
+
+
 def _refuse(message: str, good: list[str]) -> None:
     """Raises the error that lists what would work."""
     raise ValueError(f"{message} Nearest that it does: {' or '.join(good)}.")
 
 
-def _check_share(batch_size: int, num_labelled: int, num_unlabelled: int, devices: int) -> BatchSizes:
-    """The proportional composition, refused with the nearest batch sizes where devices do not divide it."""
+def _check_share(batch_size: int, num_labelled: int, num_unlabelled: int, parts: int, who: str) -> BatchSizes:
+    """The proportional composition, refused with the nearest batch sizes where the parts do not divide it."""
     sizes = _share(batch_size, num_labelled, num_unlabelled)
-    if not (sizes.labelled % devices or sizes.unlabelled % devices):
+    if not (sizes.labelled % parts or sizes.unlabelled % parts):
         return sizes
-    # The rarer stream has `devices` rows in a batch within this span.
+    # The rarer stream has `parts` rows in a batch within this span.
     rarer = min(num_labelled, num_unlabelled or num_labelled)
-    span = 2 * devices * ((num_labelled + num_unlabelled) // rarer + 2)
+    span = 2 * parts * ((num_labelled + num_unlabelled) // rarer + 2)
 
     def works(size: int) -> bool:
-        return not any(rows % devices for rows in _share(size, num_labelled, num_unlabelled))
+        return not any(rows % parts for rows in _share(size, num_labelled, num_unlabelled))
 
-    down = batch_size - 1 - (batch_size - 1) % devices
-    up = (batch_size // devices + 1) * devices
-    below = next((size for size in range(down, 0, -devices) if works(size)), None)
-    above = next((size for size in range(up, up + span, devices) if works(size)), None)
+    down = batch_size - 1 - (batch_size - 1) % parts
+    up = (batch_size // parts + 1) * parts
+    below = next((size for size in range(down, 0, -parts) if works(size)), None)
+    above = next((size for size in range(up, up + span, parts) if works(size)), None)
     good = []
     for size in filter(None, (below, above)):
         share = _share(size, num_labelled, num_unlabelled)
         good.append(f"batch_size={size} ({share.labelled} labelled + {share.unlabelled} unlabelled)")
-    if batch_size % devices == 0 and batch_size > devices:
-        near = min(max(devices, round(sizes.labelled / devices) * devices), batch_size)
+    if batch_size % parts == 0 and batch_size > parts:
+        near = min(max(parts, round(sizes.labelled / parts) * parts), batch_size)
         good.append(f"the same batch_size with labelled={near}")
     _refuse(
         f"A batch of {batch_size} is {sizes.labelled} labelled + {sizes.unlabelled} unlabelled images, "
-        f"which {devices} devices do not divide.",
+        f"which {who} do not divide.",
         good,
     )
     raise AssertionError
 
 
-def _check_explicit(batch_size: int, labelled: int, devices: int) -> BatchSizes:
-    """A composition that the user gives, refused with the nearest where devices do not divide it."""
+def _check_explicit(batch_size: int, labelled: int, parts: int, who: str) -> BatchSizes:
+    """A composition that the user gives, refused with the nearest where the parts do not divide it."""
     sizes = BatchSizes(labelled, batch_size - labelled)
-    if not (sizes.labelled % devices or sizes.unlabelled % devices):
+    if not (sizes.labelled % parts or sizes.unlabelled % parts):
         return sizes
-    multiples = [m for m in (batch_size // devices * devices, -(-batch_size // devices) * devices) if m > 0]
+    multiples = [m for m in (batch_size // parts * parts, -(-batch_size // parts) * parts) if m > 0]
     good = []
     for size in dict.fromkeys(multiples):
-        near = (
-            size if labelled == batch_size else min(max(devices, round(labelled / devices) * devices), size)
-        )
+        near = size if labelled == batch_size else min(max(parts, round(labelled / parts) * parts), size)
         good.append(f"batch_size={size} with labelled={near}")
     _refuse(
         f"A batch of {sizes.labelled} labelled + {sizes.unlabelled} unlabelled images is not divided by "
-        f"{devices} devices.",
+        f"{who}.",
         good,
     )
     raise AssertionError
@@ -87,6 +91,7 @@ def compose_batch(
     num_devices: int = 1,
     *,
     labelled: int | None = None,
+    micro_batches: int = 1,
 ) -> BatchSizes:
     r"""Shares a batch of m between the streams, after CN111401445A:
 
@@ -101,13 +106,14 @@ def compose_batch(
         num_devices: how many devices share the batch; all hosts together.
         labelled: m_l, where it is not to be proportional (a full batch of labelled images is
             `labelled=batch_size`).
+        micro_batches: in how many parts each device takes its rows, see `training.Runtime`.
 
     Returns:
         The `BatchSizes`.
 
     Raises:
-        ValueError: with the nearest batch sizes that the devices divide, where they do not divide both
-            streams.
+        ValueError: with the nearest batch sizes that the devices and their micro-batches divide, where they
+            do not divide both streams.
 
     Example:
         >>> compose_batch(128, 1_000, 9_000)
@@ -119,8 +125,10 @@ def compose_batch(
     _validate.at_least("num_labelled", num_labelled, 1, "Training needs labelled images.")
     _validate.at_least("num_unlabelled", num_unlabelled, 0)
     _validate.at_least("num_devices", num_devices, 1)
+    _validate.at_least("micro_batches", micro_batches, 1)
+    parts, who = num_devices * micro_batches, sharers(num_devices, micro_batches)
     if labelled is None:
-        return _check_share(batch_size, num_labelled, num_unlabelled, num_devices)
+        return _check_share(batch_size, num_labelled, num_unlabelled, parts, who)
     _validate.at_least("labelled", labelled, 1, "A batch needs at least one labelled image.")
     if labelled > batch_size:
         raise ValueError(f"Expected labelled <= batch_size={batch_size}, got labelled={labelled}.")
@@ -129,4 +137,4 @@ def compose_batch(
             f"A batch of {batch_size} with labelled={labelled} needs unlabelled images, but there are none; "
             f"give labelled={batch_size}."
         )
-    return _check_explicit(batch_size, labelled, num_devices)
+    return _check_explicit(batch_size, labelled, parts, who)

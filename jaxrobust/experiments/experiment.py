@@ -162,12 +162,19 @@ class Experiment:
                 what = {"Module": "flax module"}.get(kind.__name__, kind.__name__)
                 raise ValueError(f"Expected {name} to be of the kind {what}, got {value!r}.")
 
-    def batch_sizes(self, num_labelled: int, num_unlabelled: int, num_devices: int = 1) -> BatchSizes:
+    def batch_sizes(
+        self, num_labelled: int, num_unlabelled: int, num_devices: int = 1, micro_batches: int = 1
+    ) -> BatchSizes:
         """The labelled and unlabelled images of one global step, for the streams of this split."""
         if self.batches is BatchForm.LABELLED:
-            return compose_batch(self.batch_size, num_labelled, 0, num_devices)
+            return compose_batch(self.batch_size, num_labelled, 0, num_devices, micro_batches=micro_batches)
         mixed = compose_batch(
-            self.batch_size, num_labelled, num_unlabelled, num_devices, labelled=self.labelled_per_step
+            self.batch_size,
+            num_labelled,
+            num_unlabelled,
+            num_devices,
+            labelled=self.labelled_per_step,
+            micro_batches=micro_batches,
         )
         if self.batches is BatchForm.LABELLED_SHARE:
             return mixed._replace(unlabelled=0)

@@ -124,7 +124,7 @@ def train(
     )
     feed = _feed(experiment, parts, runtime)
     weights = None if init_from is None else _weights(init_from, experiment.model, dataset.image_shape)
-    config = _config(experiment, dataset) | _start(init_from, weights, runtime)
+    config = _config(experiment, dataset) | _start(init_from, weights, model, runtime)
     checkpoints = training.Checkpoints(
         folder / "checkpoints",
         config=config,
@@ -201,13 +201,17 @@ def load_run(path: str | os.PathLike, *, which: str = "best") -> Run:
 
 
 def is_finished(run_dir: str | os.PathLike, experiment: Experiment) -> bool:
-    """Whether the folder holds this experiment, trained to its end from new weights in float32."""
+    """Whether the folder holds this experiment, trained to its end from new weights in float32.
+
+    A run whose batch normalisation saw micro-batches is another one.
+    """
     folder = Path(run_dir)
     if not (folder / RESULT_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
         return False
     try:
         found = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        as_named = found.get("init_from") is None and found.get("precision", "float32") == "float32"
+        otherwise = {"init_from": None, "precision": "float32", "micro_batches": 1}
+        as_named = all(found.get(name, value) == value for name, value in otherwise.items())
         stored = codec.from_json(Experiment, found["experiment"])
         return as_named and codec.training_json(stored) == codec.training_json(experiment)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -246,7 +250,9 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 
 def _feed(experiment: Experiment, parts: data.Split, runtime: Runtime) -> data.Feed:
-    sizes = experiment.batch_sizes(len(parts.labelled.labels), len(parts.unlabelled), runtime.device_count)
+    sizes = experiment.batch_sizes(
+        len(parts.labelled.labels), len(parts.unlabelled), runtime.device_count, runtime.micro_batches
+    )
     return data.make_feed(
         parts,
         sizes,
@@ -267,9 +273,13 @@ def _config(experiment: Experiment, dataset: data.Dataset) -> dict[str, Any]:
 
 
 def _start(
-    init_from: str | os.PathLike | None, weights: tuple[PyTree, PyTree] | None, runtime: Runtime
+    init_from: str | os.PathLike | None,
+    weights: tuple[PyTree, PyTree] | None,
+    model: Model,
+    runtime: Runtime,
 ) -> dict[str, Any]:
-    """What else makes one run another: the weights it starts from, and a precision below float32."""
+    """What else makes one run another: the weights it starts from, a precision below float32, and
+    micro-batches where batch normalisation sees them."""
     start: dict[str, Any] = {"init_from": None}
     if init_from is not None:
         digest = hashlib.sha256()
@@ -278,8 +288,11 @@ def _start(
             digest.update(np.ascontiguousarray(leaf).tobytes())
         # The name and no more of the path: a folder that was moved holds the same weights.
         start["init_from"] = {"name": Path(init_from).name, "sha256": digest.hexdigest()[:16]}
-    dtype = runtime.precision.dtype
-    return start if dtype == "float32" else {**start, "precision": dtype}
+    if runtime.precision.dtype != "float32":
+        start["precision"] = runtime.precision.dtype
+    if runtime.micro_batches > 1 and jax.eval_shape(model.init, jax.random.key(0))[1]:
+        start["micro_batches"] = runtime.micro_batches
+    return start
 
 
 def _best_metric(experiment: Experiment) -> str:

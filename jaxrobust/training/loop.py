@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 
 from jaxrobust import _validate
 from jaxrobust.data import Feed
+from jaxrobust.data.composition import sharers
 from jaxrobust.models import with_precision
 from jaxrobust.training._display import Display
 from jaxrobust.training._history import Diverged, History
@@ -123,7 +124,13 @@ def fit(
     history = History(runtime, start, restored.pending if restored else [])
 
     step_fn = make_train_step(
-        model, objective, optimizer, num_steps=num_steps, axis_name=runtime.axis_name, ema_decay=ema_decay
+        model,
+        objective,
+        optimizer,
+        num_steps=num_steps,
+        axis_name=runtime.axis_name,
+        ema_decay=ema_decay,
+        micro_batches=runtime.micro_batches,
     )
     update = runtime.compile(make_update(feed, step_fn, runtime.axis_name))
     state, arrays, words = runtime.replicate((host_state, feed.arrays, jax.random.key_data(run_key)))
@@ -188,12 +195,14 @@ def _check(
     _validate.at_least("validate_every", validate_every, 0)
     if validate_every and validate_fn is None:
         raise ValueError(f"Expected validate_fn with validate_every={validate_every}; set it, or use 0.")
+    parts = runtime.device_count * runtime.micro_batches
     for stream in ("labelled", "unlabelled"):
         rows = getattr(feed.sizes, stream)
-        if rows % runtime.device_count:
+        if rows % parts:
             raise ValueError(
-                f"{rows} {stream} images a step cannot be divided over {runtime.device_count} devices. "
-                "Choose a batch size whose two streams are multiples of the number of devices."
+                f"{rows} {stream} images a step cannot be divided over "
+                f"{sharers(runtime.device_count, runtime.micro_batches)}. "
+                f"{_validate.nearest_multiples(rows, parts)}"
             )
 
 

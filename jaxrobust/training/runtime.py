@@ -48,6 +48,9 @@ class Runtime:
         wrapper: see `Wrapper`.
         precision: in which the model computes, see `models.Precision`; `fit` applies it.
         donate: reuse the state's buffers for the next state.
+        micro_batches: in how many parts each device takes its rows of a step, one after the other (gradient
+            accumulation), for batches whose activations do not fit, >= 1. The step is that of the whole
+            batch, but for nets with batch normalisation, see `make_train_step`.
         prefetch: how many steps' data are placed on the devices ahead of use, and how many steps may be in
             flight, >= 1.
         num_devices: local devices to use; None for all. With several processes: all.
@@ -62,6 +65,7 @@ class Runtime:
     wrapper: Wrapper = Wrapper.AUTO
     precision: Precision = Precision.FLOAT32
     donate: bool = True
+    micro_batches: int = 1
     prefetch: int = 2
     num_devices: int | None = None
 
@@ -71,6 +75,7 @@ class Runtime:
                 f"Expected wrapper to be one of {', '.join(map(str, Wrapper))}, got {self.wrapper!r}."
             )
         check_precision(self.precision)
+        _validate.at_least("micro_batches", self.micro_batches, 1)
         _validate.at_least("prefetch", self.prefetch, 1)
         if self.num_devices is not None:
             _validate.at_least("num_devices", self.num_devices, 1)
@@ -88,7 +93,7 @@ class Runtime:
 
     @property
     def device_count(self) -> int:
-        """How many devices share a global batch; both streams' sizes must be multiples of it."""
+        """How many devices share a global batch; the sizes of both streams must be multiples of it."""
         return len(self.devices)
 
     @property
