@@ -41,9 +41,9 @@ def _case_rows(root: Path, problem: store.Problem, name: str, verdicts: list[dic
             continue
         row = {key: value for key, value in record.items() if key not in ("key", "source")}
         if record.get("problem") != problem.digest:
-            row["error"] = "made from other weights or images; run the command again"
+            row |= {"error": "made from other weights or images; run the command again", "stale": True}
         elif _asked(record) != _asked(_wanted(case, dataset)):
-            row["error"] = "made with other settings; run the command again"
+            row |= {"error": "made with other settings; run the command again", "stale": True}
         elif any(f"{problem.model}/{name}/{library}" not in verdict for verdict in verdicts):
             row.setdefault("error", "not judged yet; run the command again")
         if "error" not in row:
@@ -101,7 +101,8 @@ def write(root: Path, out: Path, command: str, facts: dict[str, Any]) -> list[di
     """Writes `rows.jsonl` and `README.md`, and returns the rows."""
     rows = collect(root)
     out.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(_plain(row), sort_keys=True) + "\n" for row in rows)
+    # What has to be run again is no result.
+    text = "".join(json.dumps(_plain(row), sort_keys=True) + "\n" for row in rows if "stale" not in row)
     (out / "rows.jsonl").write_text(text)
     (out / "README.md").write_text(readme(root, rows, command, facts))
     return rows
@@ -119,13 +120,17 @@ def _plain(value: Any) -> Any:
 def readme(root: Path, rows: list[dict[str, Any]], command: str, facts: dict[str, Any]) -> str:
     """The result as Markdown."""
     models = {model: store.read_json(store.model_dir(root, model) / "problem.json") for model in cases.MODELS}
-    parts = [_HEAD.format(command=command, failed=_failures(rows)), _models(root, models)]
+    parts = [
+        _HEAD.format(command=command, failed=_failures(rows)),
+        _pending(root, rows),
+        _models(root, models),
+    ]
     for model in cases.MODELS:
         of_model = [row for row in rows if row["model"] == model]
         if of_model:
             parts.append(f"## {model}\n\n{_tables(of_model)}")
     parts += [_notes(), _coverage(root), _facts(rows, facts)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 _HEAD = """# Every attack against the public implementations
@@ -170,9 +175,28 @@ def _failures(rows: list[dict[str, Any]]) -> str:
         verdict = f"{peer}'s is lower by chance" if row["against"]["chance"] else f"**{peer} is ahead**"
         lines.append(f"- {row['model']}, {title}: {verdict}, {_why(row)}.")
     lines += [
-        f"- {row['model']}, {row['case']}, {row['library']}: {row['error']}" for row in rows if "error" in row
+        f"- {row['model']}, {row['case']}, {row['library']}: {row['error']}"
+        for row in rows
+        if "error" in row and "stale" not in row
     ]
     return "\n".join(lines)
+
+
+def _pending(root: Path, rows: list[dict[str, Any]]) -> str:
+    """The parts that are still to be run, also those whose settings or weights have changed since."""
+    have = {(row["model"], row["case"], row["library"]) for row in rows if "stale" not in row}
+    lines = []
+    for model in cases.MODELS:
+        for library in cases.LIBRARIES:
+            compared = (store.read_json(root / "coverage" / f"{library}.json") or {}).get("compared", {})
+            missing = [
+                case for case in cases.CASES if case in compared and (model, case, library) not in have
+            ]
+            if missing:
+                lines.append(f"- {model}, {NAMES[library]}: {', '.join(missing)}")
+    if not lines:
+        return ""
+    return "**Not run yet**, by model and library; the command goes on with these:\n\n" + "\n".join(lines)
 
 
 def behind(row: dict[str, Any]) -> bool:

@@ -248,7 +248,12 @@ def test_a_result_of_other_settings_is_not_counted(root):
     for side in ("jax", "torch"):
         said = {f"{MODEL}/{name}/ours": problem.labels for name in ("fgsm", "pgd")}
         store.write_arrays(root / f"verdicts-{side}.npz", **said)
-    assert ["other settings" in row["error"] for row in table.collect(root)] == [True, True]
+    rows = table.write(root, root / "out", "the command", {"seed": "0"})
+    assert ["other settings" in row["error"] for row in rows] == [True, True]
+    assert not (root / "out" / "rows.jsonl").read_text()
+    store.write_json(root / "coverage" / "ours.json", {"offered": [], "compared": {"fgsm": "F", "pgd": "P"}})
+    text = table.readme(root, rows, "", {})
+    assert "mnist-srt, ours: fgsm, pgd" in text and "0 of 0 comparisons" in text
 
 
 def test_accuracy_is_the_mean_over_seeds(root, monkeypatch):
