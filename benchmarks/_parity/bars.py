@@ -114,7 +114,7 @@ def compare(case: cases.Case, ours: dict[str, Any], peer: dict[str, Any]) -> dic
         result["norm_met"] = all(met[-2:])
         result["found_met"] = ours["found"].sum() >= peer["found"].sum() - cases.ACCURACY_SLACK * peer["n"]
         met.append(bool(result["found_met"]))
-        tied.append(False)
+        tied.append(_difference(case, ~ours["found"], ~peer["found"])[0] <= 0)
     result["met"] = bool(all(met))
     result["chance"] = not result["met"] and all(m or t for m, t in zip(met, tied, strict=True))
     return result

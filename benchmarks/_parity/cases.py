@@ -127,7 +127,8 @@ CASES: dict[str, Case] = {
         bars=(NORM,),
         settings={**_CW, "learning_rate": 0.01, "abort_early": True},
         note="The authors' rate and each library's early abort, in a fiftieth of the authors' steps: no "
-        "library moves black or white pixels.",
+        "library moves black or white pixels. Five searches from 0.001 end at c = 10, while the largest of "
+        "torchattacks' five constants is 100: hence it finds more.",
     ),
     "cw_targeted": Case(
         title="C&W l2 targeted, 5 x 200", norm="l2", bars=(NORM,), settings=_CW, targeted=True

@@ -84,8 +84,10 @@ def test_norms_longer_by_chance_are_told_from_norms_that_are_longer():
     longer = bars.compare(case, nearest(peer * (1.05 + 0.02 * chance)), nearest(peer))
     assert not noisy["met"] and noisy["chance"] and noisy["mean_interval"][0] < 1 < noisy["mean_interval"][1]
     assert not longer["met"] and not longer["chance"] and longer["mean_interval"][0] > 1.04
-    fewer = nearest(np.where(np.arange(200) < 5, np.inf, peer))
-    assert not bars.compare(case, fewer, nearest(peer))["chance"]
+    three, ten = (nearest(np.where(np.arange(200) < n, np.inf, peer)) for n in (3, 10))
+    assert not bars.compare(case, three, nearest(peer))["found_met"]
+    assert bars.compare(case, three, nearest(peer))["chance"]
+    assert not bars.compare(case, ten, nearest(peer))["chance"]
 
 
 def test_norms_may_be_one_percent_larger_in_the_mean_and_in_the_median():
