@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import platform
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._machine import hardware
 from benchmarks._parity import cases, export, store
 from jaxrobust import experiments, models
 from jaxrobust.experiments.run import load_data
@@ -46,17 +46,6 @@ def prepare(root: Path, model: str, reuse: list[Path], data_dir: Path | None) ->
     )
     store.write_json(folder / "problem.json", record | {"digest": digest})
     print(f"{model}: clean {record['clean_accuracy']:.1%} of {record['num_test']} test images", flush=True)
-
-
-def hardware() -> str:
-    """Processor and cores, as far as the system says."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def _trained(experiment, folder: Path, reuse: list[Path], init_from: Path | None, data_dir: Path | None):

@@ -114,10 +114,10 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def entry_digest(source: str, case: str) -> str:
-    """Of a case's entry in a side's `ATTACKS` and of the module's functions and constants that it uses."""
+    """Of a case's entry in a side's `ATTACKS` and of the functions, classes and constants that it uses."""
     tops: dict[str, ast.AST] = {}
     for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
             tops[node.name] = node
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             tops[node.targets[0].id] = node.value
@@ -148,8 +148,8 @@ def modules_of(value: Any) -> set[str]:
     return {name for name in found if name.split(".")[0] == "jaxrobust"}
 
 
-def source_digest(modules: set[str]) -> str:
-    """Of the sources of these modules and of those of ours that they import: an edit elsewhere counts not."""
+def source_digest(modules: set[str], package: str = "jaxrobust") -> str:
+    """Of the sources of these modules and of those of the package that they import, and of no others."""
     seen: dict[str, bytes] = {}
     waiting = sorted(modules)
     while waiting:
@@ -159,7 +159,7 @@ def source_digest(modules: set[str]) -> str:
             continue
         seen[name] = path.read_bytes()
         for node in ast.walk(ast.parse(seen[name])):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxrobust"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package):
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     state = hashlib.sha256()
     for name in sorted(seen):

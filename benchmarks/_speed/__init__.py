@@ -1,0 +1,1 @@
+"""How the speed benchmarks measure: worker processes, rounds in which they take turns, limits, tables."""
