@@ -25,8 +25,8 @@ help:  ## these lines
 	@$(BENCH_BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "jaxrobust needs Python 3.11 or newer: remove .venv-bench, then make PYTHON=python3.11 ..."; exit 1; }
 	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
 	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'torchattacks==3.5.1'
-	$(BENCH_BIN)/python -c 'import art, foolbox, jaxrobust, pyautoattack, torch, torchattacks'
+	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'torchattacks==3.5.1' 'cleverhans==4.0.0'
+	$(BENCH_BIN)/python -c 'import art, cleverhans, foolbox, jaxrobust, pyautoattack, torch, torchattacks'
 	@touch $@
 
 install: .venv/.installed  ## the environment in .venv with the command jaxrobust in it
@@ -47,7 +47,7 @@ lint: .venv/.installed  ## ruff (rules and format) and mypy
 
 bench-env: .venv-bench/.installed  ## the environment of the benchmarks, with PyTorch for the comparison
 
-bench: bench-env  ## speed against the peers, in one run
+bench: bench-env  ## speed of attacks and training against the peers, and its growth; hours, resumable
 	$(BENCH_BIN)/python -m benchmarks
 
 parity: bench-env  ## every attack against Foolbox, ART, torchattacks and AutoAttack's code; hours, resumable

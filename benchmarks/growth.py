@@ -42,7 +42,8 @@ def _measured(folder: Path, axis: str, rounds: int, toy: bool) -> None:
     try:
         _start(folder, axis, settings["values"], workers)
         known = next(iter(workers.values())).ask("about")
-        record["key"] = store.digest({**record, "known": known})
+        machine = [_machine.hardware(), _machine.environment()]
+        record["key"] = store.digest({**record, "known": known, "machine": machine})
         if (store.read_json(folder / f"{axis}.json") or {}).get("key") == record["key"]:
             print(f"{axis}: kept", flush=True)
             return

@@ -49,7 +49,8 @@ def _measured(folder: Path, name: str, rounds: int, toy: bool) -> dict[str, Any]
     workers: dict[str, Worker] = {}
     try:
         known = _started(folder, name, workers, record["failed"])
-        record["key"] = store.digest({**record, "failed": {}, "known": known})
+        machine = [_machine.hardware(), _machine.environment()]
+        record["key"] = store.digest({**record, "failed": {}, "known": known, "machine": machine})
         before = store.read_json(folder / f"{name}.json") or {}
         if before.get("key") == record["key"] and not before["failed"]:
             print(f"{name}: kept", flush=True)
@@ -121,7 +122,9 @@ def _timed(
         return worker.ask("prepare", objective=name, settings=settings)
 
     idle = take_turns(workers, prepare, 1, pause=0.0, failed=failed)
-    first = take_turns(workers, lambda who, worker, number: worker.ask("run", least=0.0), 1, failed=failed)
+    first = take_turns(
+        workers, lambda who, worker, number: worker.ask("run", least=0.0), 1, pause=pause, failed=failed
+    )
     later = take_turns(
         workers, lambda who, worker, number: worker.ask("run"), rounds, pause=pause, failed=failed
     )

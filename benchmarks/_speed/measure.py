@@ -38,7 +38,7 @@ def about(root: Path, tasks: list[cases.Task]) -> tuple[dict[str, Any], dict[str
 
 
 def key(root: Path, task: cases.Task, known: Mapping[str, Any]) -> str:
-    """The digest of all that decides a task's record: settings, model, images, versions, code."""
+    """The digest of all that decides a task's record: settings, model, images, versions, code, machine."""
     participants = {
         library: [what["versions"], what["tasks"][task.name]]
         for library, what in known.items()
@@ -46,7 +46,8 @@ def key(root: Path, task: cases.Task, known: Mapping[str, Any]) -> str:
     }
     settings = {name: value for name, value in dataclasses.asdict(task).items() if name not in _SHOWN}
     made = store.load_problem(root, task.model).digest
-    return store.digest({"task": settings, "problem": made, "libraries": participants})
+    machine = [_machine.hardware(), _machine.environment()]
+    return store.digest({"task": settings, "problem": made, "libraries": participants, "machine": machine})
 
 
 # Fields of a task that change no measurement.
@@ -83,6 +84,7 @@ def measure(
         "task": dataclasses.asdict(task),
         "key": key(root, task, known),
         "hardware": _machine.hardware(),
+        "environment": _machine.environment(),
         "load": _machine.load(),
         "failed": {},
     }

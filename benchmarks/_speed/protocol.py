@@ -39,8 +39,13 @@ class Worker:
     ):
         self._limit, self._log = limit, log
         log.parent.mkdir(parents=True, exist_ok=True)
-        # A compilation that was kept from an earlier run would look like a fast compiler.
-        settled = {"PYTHONWARNINGS": "ignore", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+        # A compilation that was kept from an earlier run would look like a fast compiler, and one without
+        # optimisation, as tests have it, like slow code.
+        settled = {
+            "PYTHONWARNINGS": "ignore",
+            "JAX_ENABLE_COMPILATION_CACHE": "false",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
+        }
         with log.open("a") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],

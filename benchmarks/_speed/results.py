@@ -53,6 +53,7 @@ def summary(task: cases.Task, record: Mapping[str, Any], found: Mapping[str, np.
         "failed": record["failed"],
         "load": record["load"],
         "hardware": record["hardware"],
+        "environment": record["environment"],
         "asked_otherwise": record["task"]["settings"] != task.settings
         or record["task"]["num_images"] != task.num_images,
     }

@@ -214,10 +214,12 @@ def _facts(found: list[dict[str, Any]], facts: dict[str, str]) -> str:
         for row in one["rows"]:
             versions |= row["versions"]
     hardware = dict.fromkeys(one["hardware"] for one in found)
+    variables = {name: value for one in found for name, value in one["environment"].items()}
     loads = [one["load"] for one in found] or [0.0]
     said = {
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
         "hardware": "; ".join(hardware),
+        "environment": ", ".join(f"{name}={value}" for name, value in variables.items()) or "nothing set",
         "load average when a case began": f"{min(loads):g} to {max(loads):g} (each is in `rows.jsonl`)",
         **facts,
     }

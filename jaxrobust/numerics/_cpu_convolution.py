@@ -1,6 +1,6 @@
 """The convolution and its two gradients in the forms that XLA's CPU compiler runs fast.
 
-Three rules, each measured (benchmarks/step_times.py):
+Three rules, each measured (benchmarks/attacks.py, benchmarks/training.py):
 
 - every convolution is written in the canonical layout (NHWC, HWIO): XLA rewrites other layouts to it at the
   top level of a program only, so that a gradient from autodiff runs ten times slower inside a loop;
