@@ -42,12 +42,13 @@ from jaxrobust import _cli_common as common
     show_default=True,
     help="Gradient accumulation: each device takes its images of a step in so many parts, one at a time.",
 )
+@click.option("--remat", is_flag=True, help="Compute activations again in the backward pass, to save memory.")
 @common.distributed_option
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints; default a tenth of the run.")
 @click.option("--no-progress", is_flag=True, help="No progress bar, e.g. in a log file.")
 def train(
     name, overrides, run_dir, data_dir, init_from, resume, seed, steps, wrapper, devices, precision,
-    micro_batches, distributed, checkpoint_every, no_progress,
+    micro_batches, remat, distributed, checkpoint_every, no_progress,
 ):  # fmt: skip
     """Train the experiment NAME, changed by FIELD=VALUE.
 
@@ -80,6 +81,7 @@ def train(
         wrapper=Wrapper(wrapper),
         precision=common.precision(precision),
         micro_batches=micro_batches,
+        remat=remat,
         num_devices=devices,
     )
     run = experiments.train(

@@ -5,6 +5,7 @@ from jaxrobust.models.adapters import from_callable, score_fn
 from jaxrobust.models.import_torch import load_state_dict
 from jaxrobust.models.preact_resnet import PreActResNet18
 from jaxrobust.models.precision import Precision, computes_in, in_precision, with_precision
+from jaxrobust.models.remat import with_remat
 from jaxrobust.models.small_cnn import SmallCNN
 from jaxrobust.models.spatial_mnist import SpatialMNIST
 from jaxrobust.models.spatial_resnet import SpatialResNet
@@ -37,4 +38,5 @@ __all__ = [
     "num_params",
     "score_fn",
     "with_precision",
+    "with_remat",
 ]

@@ -1,5 +1,6 @@
 """PreActResNet-18, the usual small net of adversarial training on CIFAR-10."""
 
+from dataclasses import field
 from functools import partial
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from jaxrobust import _validate
 from jaxrobust.models._layers import TORCH_PADDING, BatchNorm, Conv, he_fan_out, normalise
 from jaxrobust.models._plain import classify
 from jaxrobust.numerics.pooling import global_avg_pool
-from jaxrobust.types import Array, Outputs
+from jaxrobust.types import LATER, Array, Outputs
 
 
 class _Block(nn.Module):
@@ -50,6 +51,7 @@ class PreActResNet18(nn.Module):
         width: filters of the first stage.
         activated_shortcut: whether the 1x1 shortcuts read the activated input of their block, or the raw one.
         final_norm: whether BatchNorm and ReLU come before the pooling.
+        remat: whether train mode keeps only what enters each block, see `with_remat`.
 
     Its taps are `conv1`, `layer1` to `layer4` and `final`, the activation that is pooled (Grad-CAM's).
     """
@@ -61,6 +63,7 @@ class PreActResNet18(nn.Module):
     width: int = 64
     activated_shortcut: bool = True
     final_norm: bool = True
+    remat: bool = field(default=False, metadata=LATER)
 
     native_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     min_size: ClassVar[int] = 8
@@ -82,9 +85,10 @@ class PreActResNet18(nn.Module):
         conv = partial(Conv, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
         x = conv(self.width, padding=TORCH_PADDING, name="conv1")(x)
         taps = {"conv1": x}
+        block_class = nn.remat(_Block, static_argnums=(2, 3)) if self.remat and train else _Block
         for stage in range(4):
             for i in range(2):
-                block = _Block(
+                block = block_class(
                     self.width * 2**stage,
                     stride=2 if stage > 0 and i == 0 else 1,
                     activated_shortcut=self.activated_shortcut,

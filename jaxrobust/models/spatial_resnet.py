@@ -1,5 +1,6 @@
 """The CIFAR-10 residual net of the geometry experiments."""
 
+from dataclasses import field
 from functools import partial
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from jaxrobust import _validate
 from jaxrobust.models._layers import BatchNorm, Conv, he_fan_out, leaky_relu, standardise
 from jaxrobust.models._plain import classify
 from jaxrobust.numerics.pooling import global_avg_pool
-from jaxrobust.types import Array, Outputs
+from jaxrobust.types import LATER, Array, Outputs
 
 SLOPE = 0.1
 BN_EPS = 1e-3  # TensorFlow's default, which the source leaves alone
@@ -60,6 +61,7 @@ class SpatialResNet(nn.Module):
         standardise: whether each image is brought to mean 0 and deviation 1 first.
         filters: of the first convolution and of the three stages.
         units: units per stage.
+        remat: whether train mode keeps only what enters each block, see `with_remat`.
 
     Its taps are `init_conv`, `stage1` to `stage3` and `final`, the activation that is pooled (Grad-CAM's).
     """
@@ -69,6 +71,7 @@ class SpatialResNet(nn.Module):
     standardise: bool = True
     filters: tuple[int, int, int, int] = (16, 16, 32, 64)
     units: int = 5
+    remat: bool = field(default=False, metadata=LATER)
 
     native_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     min_size: ClassVar[int] = 4
@@ -95,9 +98,10 @@ class SpatialResNet(nn.Module):
         conv = partial(Conv, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
         x = conv(self.filters[0], padding="SAME", name="init_conv")(x)
         taps = {"init_conv": x}
+        unit_class = nn.remat(_Unit, static_argnums=(2, 3)) if self.remat and train else _Unit
         for stage, width in enumerate(self.filters[1:], start=1):
             for i in range(self.units):
-                unit = _Unit(
+                unit = unit_class(
                     width,
                     stride=2 if stage > 1 and i == 0 else 1,
                     activate_shortcut=stage == 1 and i == 0,

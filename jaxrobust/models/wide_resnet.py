@@ -1,5 +1,6 @@
 """Wide residual nets, the CIFAR-10 nets of the pixel experiments."""
 
+from dataclasses import field
 from functools import partial
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from jaxrobust import _validate
 from jaxrobust.models._layers import TORCH_PADDING, BatchNorm, Conv, dropout, he_fan_out, normalise
 from jaxrobust.models._plain import classify
 from jaxrobust.numerics.pooling import global_avg_pool
-from jaxrobust.types import Array, Outputs
+from jaxrobust.types import LATER, Array, Outputs
 
 
 class _Block(nn.Module):
@@ -47,6 +48,7 @@ class WideResNet(nn.Module):
         depth: 6 n + 4.
         widen_factor: k.
         dropout: the rate inside each block, in [0, 1), by row keys; 0 as in TRADES.
+        remat: whether train mode keeps only what enters each block, see `with_remat`.
 
     Its taps are `conv1`, `block1` to `block3` and `final`, the activation that is pooled (Grad-CAM's).
     """
@@ -58,6 +60,7 @@ class WideResNet(nn.Module):
     depth: int = 34
     widen_factor: int = 10
     dropout: float = 0.0
+    remat: bool = field(default=False, metadata=LATER)
 
     native_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     min_size: ClassVar[int] = 4
@@ -89,9 +92,10 @@ class WideResNet(nn.Module):
         x = conv(16, padding=TORCH_PADDING, name="conv1")(x)
         taps = {"conv1": x}
         per_stage = (self.depth - 4) // 6
+        block_class = nn.remat(_Block, static_argnums=(2, 4)) if self.remat and train else _Block
         for stage in range(3):
             for i in range(per_stage):
-                block = _Block(
+                block = block_class(
                     16 * 2**stage * self.widen_factor,
                     stride=2 if stage > 0 and i == 0 else 1,
                     dropout=self.dropout,

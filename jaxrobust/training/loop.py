@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jaxrobust import _validate
 from jaxrobust.data import Feed
 from jaxrobust.data.composition import sharers
-from jaxrobust.models import with_precision
+from jaxrobust.models import with_precision, with_remat
 from jaxrobust.training._display import Display
 from jaxrobust.training._history import Diverged, History
 from jaxrobust.training._keys import row_keys
@@ -114,6 +114,7 @@ def fit(
     """
     runtime = runtime or Runtime()
     model = with_precision(model, runtime.precision)
+    model = with_remat(model) if runtime.remat else model
     _check(feed, runtime, num_steps, log_every, validate_every, validate_fn)
     init_key, run_key = jax.random.split(jax.random.key(seed))
     host_state = init_state(init_key, model, objective, optimizer, ema_decay=ema_decay, init_from=init_from)

@@ -51,6 +51,8 @@ class Runtime:
         micro_batches: in how many parts each device takes its rows of a step, one after the other (gradient
             accumulation), for batches whose activations do not fit, >= 1. The step is that of the whole
             batch, but for nets with batch normalisation, see `make_train_step`.
+        remat: keep only what enters each block of the net for the backward pass, see `models.with_remat`;
+            `fit` applies it.
         prefetch: how many steps' data are placed on the devices ahead of use, and how many steps may be in
             flight, >= 1.
         num_devices: local devices to use; None for all. With several processes: all.
@@ -66,6 +68,7 @@ class Runtime:
     precision: Precision = Precision.FLOAT32
     donate: bool = True
     micro_batches: int = 1
+    remat: bool = False
     prefetch: int = 2
     num_devices: int | None = None
 
@@ -140,11 +143,14 @@ class Runtime:
             specs = (everywhere, everywhere, by_row, everywhere)
             update = jax.shard_map(update, mesh=self._mesh, in_specs=specs, out_specs=everywhere)
         replicated, rows = NamedSharding(self._mesh, everywhere), NamedSharding(self._mesh, by_row)
+        # XLA's CPU compiler drops what keeps the second computation apart, and then merges it with the first.
+        options = compile_.known("xla_disable_hlo_passes", "cse_barrier_expander") if self.remat else {}
         return compile_.jit(
             update,
             donate_argnums=donate,
             in_shardings=(replicated, replicated, rows, replicated),
             out_shardings=replicated,
+            compiler_options=options,
         )
 
     def _precisely(
