@@ -112,8 +112,9 @@ def compare(case: cases.Case, ours: dict[str, Any], peer: dict[str, Any]) -> dic
             met.append(own <= cases.NORM_FACTOR * other or _ratio(own, other) is None)
             tied.append(intervals[name] is not None and intervals[name][0] <= 1)
         result["norm_met"] = all(met[-2:])
-        result["found_met"] = ours["found"].sum() >= peer["found"].sum() - cases.ACCURACY_SLACK * peer["n"]
-        met.append(bool(result["found_met"]))
+        lost = int(peer["found"].sum()) - int(ours["found"].sum())
+        result["found_met"] = lost <= cases.ACCURACY_SLACK * peer["n"]
+        met.append(result["found_met"])
         tied.append(_difference(case, ~ours["found"], ~peer["found"])[0] <= 0)
     result["met"] = bool(all(met))
     result["chance"] = not result["met"] and all(m or t for m, t in zip(met, tied, strict=True))

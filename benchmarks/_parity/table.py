@@ -217,7 +217,7 @@ def _why(row: dict[str, Any]) -> str:
             "norms, " + ", ".join(f"{name} x {_with_interval(against, name)}" for name in ("mean", "median"))
         )
     if against.get("found_met") is False:
-        said.append("more found")
+        said.append("it finds more")
     return "; ".join(said)
 
 
