@@ -10,7 +10,7 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of a test's time is the compiler's, and two fifths less without optimisation; `make test-slow` has it.
+# Compiling is most of a test's time, and two fifths less without optimisation; `make test-slow` optimises.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # One cache a worker: JAX writes entries in place, so that a reader beside it may find half of one. Assigned,
 # as workers inherit what the first process set.
