@@ -3,7 +3,7 @@
 from jaxrobust.training._history import Diverged
 from jaxrobust.training._signals import Interrupted
 from jaxrobust.training.checkpoint import Checkpoints, Weights, restore_weights
-from jaxrobust.training.loop import fit, make_update
+from jaxrobust.training.loop import Member, fit, make_update
 from jaxrobust.training.optimizers import (
     OPTIMIZERS,
     SCHEDULES,
@@ -14,6 +14,7 @@ from jaxrobust.training.optimizers import (
     Steps,
 )
 from jaxrobust.training.runtime import Runtime, Wrapper, initialise_distributed
+from jaxrobust.training.seeds import fit_seeds
 from jaxrobust.training.sinks import SINKS, JsonLines, TensorBoard
 from jaxrobust.training.state import TrainState, eval_weights, init_state
 from jaxrobust.training.step import make_train_step
@@ -28,6 +29,7 @@ __all__ = [
     "Diverged",
     "Interrupted",
     "JsonLines",
+    "Member",
     "OneCycle",
     "OptimizerConfig",
     "Runtime",
@@ -38,6 +40,7 @@ __all__ = [
     "Wrapper",
     "eval_weights",
     "fit",
+    "fit_seeds",
     "init_state",
     "initialise_distributed",
     "make_train_step",

@@ -1,11 +1,11 @@
 """Metrics on their way from the devices to a row: fetched once per interval, checked, averaged."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 
-from jaxrobust.training.runtime import Runtime
+from jaxrobust.training._carriers import Carrier
 from jaxrobust.types import Array
 
 
@@ -15,56 +15,72 @@ class Diverged(ArithmeticError):
     Attributes:
         step: the first step (counted from 1) with such a metric.
         metrics: that step's.
+        seed: of the run it happened to, where several go together; None of a run alone.
     """
 
-    def __init__(self, step: int, metrics: Mapping[str, float]):
-        self.step, self.metrics = step, dict(metrics)
+    def __init__(self, step: int, metrics: Mapping[str, float], seed: int | None = None):
+        self.step, self.metrics, self.seed = step, dict(metrics), seed
         listed = ", ".join(f"{name}={value:.6g}" for name, value in sorted(self.metrics.items()))
+        whose = "" if seed is None else f" of seed {seed}"
+        others = "" if seed is None else " The other seeds can go on without it."
         super().__init__(
-            f"Step {step} is not finite: {listed}. Nothing was saved since. Lower the learning rate, clip "
-            "the gradient, or warm up; then resume from the last checkpoint or start again."
+            f"Step {step}{whose} is not finite: {listed}. Nothing was saved since. Lower the learning rate, "
+            f"clip the gradient, or warm up; then resume from the last checkpoint or start again.{others}"
         )
 
 
 class History:
-    """The metrics since the last row.
+    """The metrics of every run since the last row.
 
     They stay on the devices until `settle`, so that steps do not wait for the host; but the host does not run
-    more than `runtime.prefetch` steps ahead, or the data of waiting steps would fill the devices.
+    more than `prefetch` steps ahead, or the data of waiting steps would fill the devices.
     """
 
-    def __init__(self, runtime: Runtime, start: int, pending: list[dict[str, float]]):
-        self._runtime = runtime
-        self._step = start
-        self._settled = list(pending)
+    def __init__(
+        self,
+        carrier: Carrier,
+        prefetch: int,
+        start: int,
+        pending: Sequence[Sequence[dict[str, float]]],
+        seeds: Sequence[int],
+    ):
+        self._carrier, self._prefetch, self._step = carrier, prefetch, start
+        self._settled = [list(rows) for rows in pending]
+        self._seeds: Sequence[int | None] = seeds if len(seeds) > 1 else [None]
         self._waiting: list[dict[str, Array]] = []
 
     def add(self, metrics: dict[str, Array]) -> int:
         """Takes a step's metrics from the devices; returns how many steps have been made."""
         self._step += 1
         self._waiting.append(metrics)
-        if len(self._waiting) > self._runtime.prefetch:
-            jax.block_until_ready(self._waiting[-1 - self._runtime.prefetch])
+        if len(self._waiting) > self._prefetch:
+            jax.block_until_ready(self._waiting[-1 - self._prefetch])
         return self._step
 
-    def settle(self) -> list[dict[str, float]]:
-        """Fetches what is waiting; returns the metrics of each step since the last row.
+    def settle(self) -> list[list[dict[str, float]]]:
+        """Fetches what is waiting; returns, run by run, the metrics of each step since the last row.
 
         Raises:
             Diverged: naming the first step with a value that is not finite.
         """
-        rows = self._runtime.fetch(self._waiting)
-        first = self._step - len(rows) + 1
+        fetched = self._carrier.fetch(self._waiting)
+        first = self._step - len(self._waiting) + 1
         self._waiting = []
-        for number, row in enumerate(rows, first):
-            row = {name: float(value) for name, value in sorted(row.items())}
-            if not all(np.isfinite(value) for value in row.values()):
-                raise Diverged(number, row)
-            self._settled.append(row)
+        for number, rows in enumerate(zip(*fetched), first):
+            for settled, row, seed in zip(self._settled, rows, self._seeds):
+                row = {name: float(value) for name, value in sorted(row.items())}
+                if not all(np.isfinite(value) for value in row.values()):
+                    raise Diverged(number, row, seed)
+                settled.append(row)
         return self._settled
 
-    def row(self) -> dict[str, float]:
-        """The means since the last row; starts the next one."""
-        rows = self.settle()
-        self._settled = []
-        return {name: float(np.mean([row[name] for row in rows], dtype=np.float64)) for name in rows[0]}
+    def row(self) -> list[dict[str, float]]:
+        """Run by run the means since the last row; starts the next one."""
+        runs = self.settle()
+        self._settled = [[] for _ in runs]
+        return [mean_row(rows) for rows in runs]
+
+
+def mean_row(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric."""
+    return {name: float(np.mean([row[name] for row in rows], dtype=np.float64)) for name in rows[0]}

@@ -161,6 +161,16 @@ class Checkpoints:
         text = agree(text if found else np.zeros(size, np.uint8))
         return Restored(state, json.loads(text.tobytes().decode()))
 
+    def steps(self) -> list[int]:
+        """The steps of the complete checkpoints (known to process 0 only)."""
+        return sorted(self._manager.all_steps()) if self._manager is not None else []
+
+    def remove_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps, for a run that is to go on from this one."""
+        for later in self.steps():
+            if later > step and self._manager is not None:
+                self._manager.delete(later)
+
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint (known to process 0 only)."""
         return self._manager.latest_step() if self._manager is not None else None

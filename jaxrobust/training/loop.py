@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,8 +14,9 @@ from jaxrobust import _validate
 from jaxrobust.data import Feed
 from jaxrobust.data.composition import sharers
 from jaxrobust.models import with_precision, with_remat
+from jaxrobust.training._carriers import Alone, Carrier
 from jaxrobust.training._display import Display
-from jaxrobust.training._history import Diverged, History
+from jaxrobust.training._history import Diverged, History, mean_row
 from jaxrobust.training._keys import row_keys
 from jaxrobust.training._signals import Interrupted, Termination
 from jaxrobust.training.checkpoint import Checkpoints
@@ -26,6 +27,17 @@ from jaxrobust.training.step import StepFn, make_train_step
 from jaxrobust.types import Array, Model, Objective, PyTree
 
 ValidateFn = Callable[[TrainState], Mapping[str, float]]
+
+
+class Member(NamedTuple):
+    """What a run has of its own among those that go together; the fields are those of `fit`."""
+
+    seed: int
+    feed: Feed
+    checkpoints: Checkpoints | None = None
+    validate_fn: ValidateFn | None = None
+    sinks: Sequence[Sink] = ()
+    init_from: tuple[PyTree, PyTree] | None = None
 
 
 def make_update(feed: Feed, step_fn: StepFn, axis_name: str | None) -> Callable[..., tuple[TrainState, dict]]:
@@ -113,128 +125,200 @@ def fit(
     4
     """
     runtime = runtime or Runtime()
+    parts = runtime.device_count * runtime.micro_batches
+    for stream in ("labelled", "unlabelled"):
+        check_divides(
+            getattr(feed.sizes, stream), stream, parts, sharers(runtime.device_count, runtime.micro_batches)
+        )
+    (state,) = carry(
+        [Member(seed, feed, checkpoints, validate_fn, sinks, init_from)],
+        Alone(runtime),
+        model=model,
+        objective=objective,
+        optimizer=optimizer,
+        num_steps=num_steps,
+        runtime=runtime,
+        validate_every=validate_every,
+        log_every=log_every,
+        ema_decay=ema_decay,
+        progress=progress,
+    )
+    return state
+
+
+def carry(
+    members: Sequence[Member],
+    carrier: Carrier,
+    *,
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    num_steps: int,
+    runtime: Runtime,
+    validate_every: int,
+    log_every: int,
+    ema_decay: float,
+    progress: bool,
+) -> list[TrainState]:
+    """The loop of `fit` for one run, or for several that take their steps together."""
+    _check(members, num_steps, log_every, validate_every)
     model = with_precision(model, runtime.precision)
     model = with_remat(model) if runtime.remat else model
-    _check(feed, runtime, num_steps, log_every, validate_every, validate_fn)
-    init_key, run_key = jax.random.split(jax.random.key(seed))
-    host_state = init_state(init_key, model, objective, optimizer, ema_decay=ema_decay, init_from=init_from)
-    restored = checkpoints.restore(host_state) if checkpoints else None
-    if restored:
-        host_state = restored.state
-    start = int(host_state.step)
-    history = History(runtime, start, restored.pending if restored else [])
+    states, words = [], []
+    for member in members:
+        init_key, run_key = jax.random.split(jax.random.key(member.seed))
+        words.append(jax.random.key_data(run_key))
+        states.append(
+            init_state(init_key, model, objective, optimizer, ema_decay=ema_decay, init_from=member.init_from)
+        )
+    states, pending = restored([member.checkpoints for member in members], states)
+    start = int(states[0].step)
+    history = History(carrier, runtime.prefetch, start, pending, [member.seed for member in members])
 
     step_fn = make_train_step(
         model,
         objective,
         optimizer,
         num_steps=num_steps,
-        axis_name=runtime.axis_name,
+        axis_name=carrier.axis_name,
         ema_decay=ema_decay,
         micro_batches=runtime.micro_batches,
     )
-    update = runtime.compile(make_update(feed, step_fn, runtime.axis_name))
-    state, arrays, words = runtime.replicate((host_state, feed.arrays, jax.random.key_data(run_key)))
-    del host_state, restored
+    feeds = [member.feed for member in members]
+    update = carrier.compile(make_update(feeds[0], step_fn, carrier.axis_name))
+    arrays = [feed.arrays for feed in feeds]
+    state, arrays, words = carrier.replicate(list(zip(states, arrays, words)))
+    del states
 
-    sinks = tuple(sinks) if runtime.is_main else ()
-    for sink in sinks:
+    sinks = [tuple(member.sinks) if runtime.is_main else () for member in members]
+    for sink in (sink for own in sinks for sink in own):
         sink.rewind(start)
     display = Display(num_steps, start, enabled=progress and runtime.is_main)
 
     def due(step: int, every: int) -> bool:
         return every > 0 and (step % every == 0 or step == num_steps)
 
-    def record(step: int, row: Mapping[str, float]) -> None:
-        for sink in sinks:
-            sink.write(step, row)
-        display.row(step, row)
+    def record(step: int, rows: Sequence[Mapping[str, float]]) -> None:
+        for own, row in zip(sinks, rows):
+            for sink in own:
+                sink.write(step, row)
+        display.row(step, mean_row(rows))
 
-    def save(metrics: Mapping[str, float] | None = None) -> None:
-        if checkpoints:
-            checkpoints.save(runtime.fetch(state), pending=history.settle(), metrics=metrics)
+    def save(scores: Sequence[Mapping[str, float] | None]) -> None:
+        if not any(member.checkpoints for member in members):
+            return
+        rows = history.settle()
+        for member, own, pending, metrics in zip(members, carrier.fetch(state), rows, scores):
+            if member.checkpoints:
+                member.checkpoints.save(own, pending=pending, metrics=metrics)
 
+    none = [None] * len(members)
+    saving = [member.checkpoints for member in members if member.checkpoints]
     with contextlib.ExitStack() as stack:
-        for resource in (feed, *sinks, display, checkpoints):
+        for resource in (*feeds, *(sink for own in sinks for sink in own), display, *saving):
             stack.callback(getattr(resource, "close", lambda: None))
         termination = stack.enter_context(Termination())
 
-        for cursor in _ahead(feed, runtime, start, num_steps):
+        for cursors in _ahead(feeds, carrier, runtime.prefetch, start, num_steps):
             with jax.transfer_guard("disallow"):
-                state, metrics = update(state, arrays, cursor, words)
+                state, metrics = update(state, arrays, cursors, words)
             step = history.add(metrics)
             display.advance(step)
 
             if due(step, log_every):
                 record(step, history.row())
-            scores = None
-            if validate_fn is not None and due(step, validate_every):
+            scores: Sequence[Mapping[str, float] | None] = none
+            if due(step, validate_every):
                 history.settle()
-                scores = _validated(validate_fn, runtime.local(state), step)
-                record(step, {f"validation/{name}": value for name, value in scores.items()})
-                state = _told(objective, state, scores, runtime)
-            if checkpoints and (scores is not None or due(step, checkpoints.save_every) or step == num_steps):
+                found = [
+                    _validated(member, own, step, len(members) > 1)
+                    for member, own in zip(members, carrier.local(state))
+                ]
+                record(step, [{f"validation/{name}": value for name, value in row.items()} for row in found])
+                state, scores = _told(objective, state, found, carrier), found
+            if scores is not none or any(due(step, one.save_every) for one in saving) or step == num_steps:
                 save(scores)
             if step < num_steps and _stopped(termination, due(step, log_every)):
-                save()
-                raise Interrupted(step, saved=checkpoints is not None)
+                save(none)
+                raise Interrupted(step, saved=bool(saving))
         history.settle()
-        return runtime.local(state)
+        return carrier.local(state)
 
 
-def _check(
-    feed: Feed,
-    runtime: Runtime,
-    num_steps: int,
-    log_every: int,
-    validate_every: int,
-    validate_fn: ValidateFn | None,
-) -> None:
+def _check(members: Sequence[Member], num_steps: int, log_every: int, validate_every: int) -> None:
     """The checks of `fit`'s arguments."""
     _validate.at_least("num_steps", num_steps, 1)
     _validate.at_least("log_every", log_every, 1)
     _validate.at_least("validate_every", validate_every, 0)
-    if validate_every and validate_fn is None:
+    if validate_every and any(member.validate_fn is None for member in members):
         raise ValueError(f"Expected validate_fn with validate_every={validate_every}; set it, or use 0.")
-    parts = runtime.device_count * runtime.micro_batches
-    for stream in ("labelled", "unlabelled"):
-        rows = getattr(feed.sizes, stream)
-        if rows % parts:
+
+
+def check_divides(rows: int, stream: str, parts: int, who: str) -> None:
+    """Raises ValueError where a stream's rows of a step cannot be shared."""
+    if rows % parts:
+        raise ValueError(
+            f"{rows} {stream} images a step cannot be divided over {who}. "
+            f"{_validate.nearest_multiples(rows, parts)}"
+        )
+
+
+def restored(
+    checkpoints: Sequence[Checkpoints | None], states: Sequence[TrainState]
+) -> tuple[list[TrainState], list[list[dict[str, float]]]]:
+    """The states to go on from, all at one step, and the rows of metrics not yet logged.
+
+    Raises:
+        ValueError: if runs that go together have no checkpoint of the same step.
+    """
+    if len(states) > 1 and any(checkpoints):
+        each = [set(one.steps()) if one else set() for one in checkpoints]
+        common = set.intersection(*each)
+        if any(each) and not common:
+            steps = ", ".join(str(max(steps, default=0)) for steps in each)
             raise ValueError(
-                f"{rows} {stream} images a step cannot be divided over "
-                f"{sharers(runtime.device_count, runtime.micro_batches)}. "
-                f"{_validate.nearest_multiples(rows, parts)}"
+                f"The runs are at different steps ({steps}) and have no checkpoint in common. Finish each by "
+                "itself, or train them into other folders."
             )
+        for one in filter(None, checkpoints):
+            one.remove_after(max(common, default=0))
+    found = [one.restore(like) if one else None for one, like in zip(checkpoints, states)]
+    return (
+        [one.state if one else own for one, own in zip(found, states)],
+        [one.pending if one else [] for one in found],
+    )
 
 
-def _ahead(feed: Feed, runtime: Runtime, start: int, stop: int) -> Iterator[Any]:
+def _ahead(feeds: Sequence[Feed], carrier: Carrier, prefetch: int, start: int, stop: int) -> Iterator[Any]:
     """The cursors of steps `start` to `stop - 1`, placed on the devices `prefetch` steps ahead of use."""
     placed: deque[Any] = deque()
     for step in range(start, stop):
-        placed.append(runtime.shard(feed.cursor(step)))
-        if len(placed) > runtime.prefetch:
+        placed.append(carrier.shard([feed.cursor(step) for feed in feeds]))
+        if len(placed) > prefetch:
             yield placed.popleft()
     yield from placed
 
 
-def _validated(validate_fn: ValidateFn, state: TrainState, step: int) -> dict[str, float]:
+def _validated(member: Member, state: TrainState, step: int, among_others: bool) -> dict[str, float]:
     """The validation metrics, process 0's on every process, so that decisions made on them agree."""
-    scores = {name: float(value) for name, value in validate_fn(state).items()}
+    assert member.validate_fn is not None
+    scores = {name: float(value) for name, value in member.validate_fn(state).items()}
     values = agree(np.array([scores[name] for name in sorted(scores)], np.float64))
     if not np.isfinite(values).all():
-        raise Diverged(step, {f"validation/{k}": v for k, v in zip(sorted(scores), values.tolist())})
+        metrics = {f"validation/{k}": v for k, v in zip(sorted(scores), values.tolist())}
+        raise Diverged(step, metrics, member.seed if among_others else None)
     return dict(zip(sorted(scores), values.tolist()))
 
 
 def _told(
-    objective: Objective, state: TrainState, scores: Mapping[str, float], runtime: Runtime
+    objective: Objective, state: TrainState, scores: Sequence[Mapping[str, float]], carrier: Carrier
 ) -> TrainState:
     """The state after the objective has seen the validation, for objectives that want to."""
     on_validation = getattr(objective, "on_validation", None)
     if on_validation is None:
         return state
-    obj_state = on_validation(runtime.fetch(state.obj_state), scores)
-    return state._replace(obj_state=runtime.replicate(obj_state))
+    told = [on_validation(own, seen) for own, seen in zip(carrier.fetch(state.obj_state), scores)]
+    return state._replace(obj_state=carrier.replicate(told))
 
 
 def _stopped(termination: Termination, at_row: bool) -> bool:

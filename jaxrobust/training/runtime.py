@@ -134,24 +134,33 @@ class Runtime:
         donated, do not use it again. The key travels as words (`jax.random.key_data`), because on several
         hosts `pmap` takes a typed key through the host at every call.
         """
-        donate = (0,) if self.donate else ()
-        update = self._precisely(update)
         if self.resolved is Wrapper.PMAP:
-            return jax.pmap(update, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
+            return jax.pmap(
+                self._precisely(update),
+                axis_name=AXIS,
+                devices=self.devices,
+                donate_argnums=self._donated,
+            )
         everywhere, by_row = PartitionSpec(), PartitionSpec(AXIS)
         if self.resolved is Wrapper.SHARD_MAP:
             specs = (everywhere, everywhere, by_row, everywhere)
             update = jax.shard_map(update, mesh=self._mesh, in_specs=specs, out_specs=everywhere)
         replicated, rows = NamedSharding(self._mesh, everywhere), NamedSharding(self._mesh, by_row)
+        return self.jit(
+            update, in_shardings=(replicated, replicated, rows, replicated), out_shardings=replicated
+        )
+
+    def jit(self, update: Callable[..., tuple[PyTree, PyTree]], **shardings: Any) -> Any:
+        """`numerics.compile.jit` as the knobs say; the first argument is donated."""
         # XLA's CPU compiler drops what keeps the second computation apart, and then merges it with the first.
         options = compile_.known("xla_disable_hlo_passes", "cse_barrier_expander") if self.remat else {}
         return compile_.jit(
-            update,
-            donate_argnums=donate,
-            in_shardings=(replicated, replicated, rows, replicated),
-            out_shardings=replicated,
-            compiler_options=options,
+            self._precisely(update), donate_argnums=self._donated, compiler_options=options, **shardings
         )
+
+    @property
+    def _donated(self) -> tuple[int, ...]:
+        return (0,) if self.donate else ()
 
     def _precisely(
         self, update: Callable[..., tuple[PyTree, PyTree]]
