@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks import _machine, parity
 from benchmarks._parity import store
 from benchmarks._speed import cases, measure, problem, table
+from benchmarks._speed.protocol import WorkerFailed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     tasks = [cases.task(*names, **options) for names in cases.selected(args.only)]
     failed = False if args.table else _run(root, tasks, args)
     everything = [cases.task(*names, **options) for names in cases.selected([])]
-    facts = {"seed": "0, and the round's number in each round", "budgets": "toy" if args.toy else "as below"}
-    counts = table.write(root, out, "python -m benchmarks.attacks", everything, facts)
+    facts = {"seed": "0 for the first call, then the number of the round"}
+    counts = table.write(root, out, "python -m benchmarks.attacks", everything, facts, toy=args.toy)
     print(f"{out / 'README.md'}: {counts['rows']} rows, {counts['met']} of {counts['bars']} bars met")
     return int(failed)
 
@@ -50,7 +51,12 @@ def _run(root: Path, tasks: list[cases.Task], args: argparse.Namespace) -> bool:
             continue
         if not args.toy and _machine.load() > 0.5 * (os.cpu_count() or 1):
             print(f"{task.name}: the machine is busy, load average {_machine.load()}", flush=True)
-        record = measure.measure(root, task, known, pause=0.0 if args.toy else measure.PAUSE)
+        try:
+            record = measure.measure(root, task, known, pause=0.0 if args.toy else measure.PAUSE)
+        except WorkerFailed as error:  # the judge: without it nothing can be said of the others either
+            failed = True
+            print(f"{task.name}: FAILED: {error}", flush=True)
+            continue
         times = {name: min(one["seconds"]) for name, one in record["libraries"].items()}
         print(f"{task.name}: " + ", ".join(f"{name} {t:.3g} s" for name, t in times.items()), flush=True)
         for library, error in record["failed"].items():

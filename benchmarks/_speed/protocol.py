@@ -89,6 +89,11 @@ class Worker:
             raise WorkerFailed(answer["error"])
         return answer["value"]
 
+    def kill(self) -> None:
+        """Ends the process at once, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         """Ends the process; harmless where it has ended."""
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -37,7 +37,13 @@ same budget.
 
 
 def write(
-    root: Path, out: Path, command: str, tasks: list[cases.Task], facts: dict[str, str]
+    root: Path,
+    out: Path,
+    command: str,
+    tasks: list[cases.Task],
+    facts: dict[str, str],
+    *,
+    toy: bool = False,
 ) -> dict[str, Any]:
     """Writes both files from what is recorded under `root`; returns counts for a last line."""
     found = results.collect(root, tasks)
@@ -49,14 +55,15 @@ def write(
         if one["limit"] is not None
     ]
     (out / "rows.jsonl").write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
-    (out / "README.md").write_text(readme(found, command, facts))
+    (out / "README.md").write_text(readme(found, command, facts, toy=toy))
     said = results.bars(found)
     return {"rows": len(rows), "bars": len(said), "met": sum(bar["met"] for bar in said)}
 
 
-def readme(found: list[dict[str, Any]], command: str, facts: dict[str, str]) -> str:
+def readme(found: list[dict[str, Any]], command: str, facts: dict[str, str], *, toy: bool = False) -> str:
     """The result as Markdown."""
-    parts = [_HEAD.format(command=command, bars=_bars(found))]
+    warning = "**Toy sizes: nothing here is a measurement.**"
+    parts = [_HEAD.format(command=command, bars=warning if toy else _bars(found))]
     for model, what in cases.MODELS.items():
         of_model = [one for one in found if one["task"].model == model]
         if of_model:

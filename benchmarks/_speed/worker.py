@@ -31,6 +31,7 @@ class Session:
         self._subject: Any = None
         self._problem: problem.Problem | None = None
         self._run: Callable[[int], Any] | None = None
+        self._shape: tuple[int, ...] = ()
         self._last: Any = None
 
     def about(self, tasks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -60,6 +61,8 @@ class Session:
 
     def prepare(self, case: str, count: int, eps: float, settings: dict[str, Any]) -> None:
         """The attack that the next runs are of, on the first images."""
+        assert self._problem is not None
+        self._shape = (count, *self._problem.image_shape)
         self._run = self._side.bound(self._subject, count, self._side.ATTACKS[case], eps, settings)
 
     def run(self, seed: int, least: float = LEAST) -> dict[str, Any]:
@@ -82,8 +85,11 @@ class Session:
         }
 
     def save(self, path: str) -> None:
-        """Writes the last run's images `[n, h, w, c]`."""
-        store.write_arrays(Path(path), images=self._side.to_numpy(self._last))
+        """Writes the last run's images `[n, h, w, c]`; refuses any other shape."""
+        images = self._side.to_numpy(self._last)
+        if images.shape != self._shape:
+            raise ValueError(f"It gave images {images.shape} instead of {self._shape}.")
+        store.write_arrays(Path(path), images=images)
 
     def difference(self) -> float:
         """The largest difference of the logits of the clean images from those that were prepared."""

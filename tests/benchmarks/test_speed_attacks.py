@@ -62,6 +62,9 @@ def test_a_worker_attacks_saves_and_judges(root):
     assert found.shape == (4, *SHAPE) and np.abs(found - made.images).max() == pytest.approx(0.3, abs=1e-6)
     assert store.read_arrays(root / "verdicts.npz")["ours-0"].shape == (4,)
     assert session.difference() < 1e-5
+    session._last = found[:3]
+    with pytest.raises(ValueError, match=r"images \(3, 18, 20, 1\) instead of \(4, 18, 20, 1\)"):
+        session.save(str(root / "ours-1.npz"))
 
 
 def test_the_limits_are_passes_of_the_same_model(root):
