@@ -78,6 +78,16 @@ def precision(name: str):
     return Precision(name)
 
 
+def integers(context, option, text):
+    """`0,1,2` to `[0, 1, 2]`."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"expected numbers separated by commas, like 0,1,2, got {text!r}.")
+    return [int(part) for part in parts]
+
+
 def _integer(context, option, text):
     return None if text is None else int(text)
 

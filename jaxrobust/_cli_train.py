@@ -25,6 +25,13 @@ from jaxrobust import _cli_common as common
     help="Go on from the run's last checkpoint if it has one.",
 )
 @click.option("--seed", type=int, help="Seed of the run and of the split; the same as seed=N data.seed=N.")
+@click.option(
+    "--seeds",
+    metavar="N,N,...",
+    callback=common.integers,
+    help="Several seeds at once, in steps that they take together: for small models on an accelerator. Each "
+    "gets a folder, as --seed would give it (RUN-DIR-seedN).",
+)
 @click.option("--steps", type=int, help="Length of the run; the same as num_steps=N.")
 @click.option(
     "--wrapper",
@@ -47,7 +54,7 @@ from jaxrobust import _cli_common as common
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints; default a tenth of the run.")
 @click.option("--no-progress", is_flag=True, help="No progress bar, e.g. in a log file.")
 def train(
-    name, overrides, run_dir, data_dir, init_from, resume, seed, steps, wrapper, devices, precision,
+    name, overrides, run_dir, data_dir, init_from, resume, seed, seeds, steps, wrapper, devices, precision,
     micro_batches, remat, distributed, checkpoint_every, no_progress,
 ):  # fmt: skip
     """Train the experiment NAME, changed by FIELD=VALUE.
@@ -59,6 +66,7 @@ def train(
     Examples:
       jaxrobust train digits_srt
       jaxrobust train mnist1k_srt --data-dir ~/tensorflow_datasets --seed 1
+      jaxrobust train digits_srt --seeds 0,1,2,3
       jaxrobust train digits_srt objective=rt objective.lam=0.5 --run-dir runs/mine
       jaxrobust train digits_at 'objective.attack=pgd(neighbourhood=l2(eps=1.0), steps=10, step_size=0.25)'
       jaxrobust train digits_srt data.dataset=folder:photos data.size=8,8 model.num_classes=4
@@ -67,6 +75,10 @@ def train(
     """
     from jaxrobust.training import Runtime, Wrapper, initialise_distributed
 
+    if seeds and (seed is not None or distributed):
+        raise ValueError(
+            f"--seeds goes without {'--distributed' if distributed else '--seed'}; leave one out."
+        )
     if distributed:
         initialise_distributed()
     from jaxrobust import experiments
@@ -76,7 +88,6 @@ def train(
         experiment = experiment.seeded(seed)
     if steps is not None:
         experiment = experiments.apply_overrides(experiment, [f"num_steps={steps}"])
-    run_dir = run_dir or common.RUNS / f"{name}-seed{experiment.seed}"
     runtime = Runtime(
         wrapper=Wrapper(wrapper),
         precision=common.precision(precision),
@@ -84,21 +95,28 @@ def train(
         remat=remat,
         num_devices=devices,
     )
-    run = experiments.train(
-        experiment,
-        run_dir,
-        runtime=runtime,
-        data_dir=data_dir,
-        resume=resume,
-        init_from=init_from,
-        checkpoint_every=checkpoint_every,
-        progress=not no_progress,
-        log_fn=common.say if runtime.is_main else (lambda text: None),
-    )
-    if run is None:  # Not the first process, which alone has the folder.
-        return
-    shown = ", ".join(f"{key} {value:.4f}" for key, value in run.validation.items())
-    common.say(
-        f"Finished {experiment.num_steps} steps in {run_dir}. Kept checkpoint: step {run.step}; {shown}"
-    )
-    common.say(f"Next: jaxrobust evaluate {run_dir}")
+    options = {
+        "runtime": runtime,
+        "data_dir": data_dir,
+        "resume": resume,
+        "init_from": init_from,
+        "checkpoint_every": checkpoint_every,
+        "progress": not no_progress,
+        "log_fn": common.say if runtime.is_main else (lambda text: None),
+    }
+    if seeds:
+        stem = run_dir or common.RUNS / name
+        run_dirs = [stem.with_name(f"{stem.name}-seed{one}") for one in seeds]
+        runs = experiments.train_seeds(experiment, seeds, run_dirs, **options)
+    else:
+        run_dirs = [run_dir or common.RUNS / f"{name}-seed{experiment.seed}"]
+        run = experiments.train(experiment, run_dirs[0], **options)
+        if run is None:  # Not the first process, which alone has the folder.
+            return
+        runs = [run]
+    for run, folder in zip(runs, run_dirs):
+        shown = ", ".join(f"{key} {value:.4f}" for key, value in run.validation.items())
+        common.say(
+            f"Finished {experiment.num_steps} steps in {folder}. Kept checkpoint: step {run.step}; {shown}"
+        )
+    common.say(f"Next: jaxrobust evaluate {run_dirs[0]}")

@@ -8,7 +8,7 @@ from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment
 from jaxrobust.experiments.judge import Prediction, evaluate_run, evaluate_stored, predict
 from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
-from jaxrobust.experiments.run import Run, is_finished, load_run, train
+from jaxrobust.experiments.run import Run, is_finished, load_run, train, train_seeds
 
 REPRODUCTIONS: dict[str, Callable[..., None]] = {
     "digits_demo": digits_demo.reproduce,
@@ -37,4 +37,5 @@ __all__ = [
     "summary",
     "to_json",
     "train",
+    "train_seeds",
 ]

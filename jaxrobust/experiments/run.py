@@ -6,30 +6,25 @@ finished.
 """
 
 import functools
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from flax import linen as nn
 
-from jaxrobust import data, evaluation, models, training
+from jaxrobust import data, models, training
 from jaxrobust.experiments import codec
 from jaxrobust.experiments._files import read_rows, write_text
+from jaxrobust.experiments._prepare import Prepared, opening, prepare, validate_every
 from jaxrobust.experiments.experiment import Experiment
-from jaxrobust.training import Runtime, TrainState
-from jaxrobust.training.runtime import agree
+from jaxrobust.training import Runtime
 from jaxrobust.types import Model, PyTree
 
 CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
-# Rows of a validation's compiled call; a larger batch gains nothing on CPU and costs memory on small devices.
-_VALIDATION_BATCH = 250
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,64 +104,131 @@ def train(
     """
     runtime = runtime or Runtime()
     folder = Path(run_dir).absolute()
-    _check_folder(folder, resume)
-    dataset = load_data(experiment, data_dir)
-    model = models.build(experiment.model, dataset.image_shape)
-    model = models.with_precision(model, runtime.precision)
-    _check_classes(experiment.model, dataset)
-    parts = data.split(
-        dataset.train,
-        num_labelled=experiment.data.num_labelled,
-        num_unlabelled=experiment.data.num_unlabelled,
-        num_validation=experiment.data.num_validation,
-        selection=experiment.data.selection,
-        seed=experiment.data.seed,
-    )
-    feed = _feed(experiment, parts, runtime)
-    weights = None if init_from is None else _weights(init_from, experiment.model, dataset.image_shape)
-    config = _config(experiment, dataset) | _start(init_from, weights, model, runtime)
-    checkpoints = training.Checkpoints(
-        folder / "checkpoints",
-        config=config,
-        ignored=tuple(f"experiment.{name}" for name in codec.JUDGED),
+    run = prepare(
+        experiment,
+        folder,
+        load_data(experiment, data_dir),
+        runtime=runtime,
+        num_devices=runtime.device_count,
+        resume=resume,
+        init_from=init_from,
+        checkpoint_every=checkpoint_every,
         keep=keep,
-        save_every=checkpoint_every or max(experiment.num_steps // 10, 1),
-        best_metric=_best_metric(experiment) if experiment.data.num_validation else None,
     )
-    # Only process 0 knows its checkpoints, and all must decide alike, or some would wait for the others.
-    start = int(agree(np.array(checkpoints.latest_step() or 0)))
-    log_fn(_opening(experiment, parts, feed, runtime, folder, start))
-    if start >= experiment.num_steps:
-        checkpoints.close()
+    log_fn(opening(run, f"{_devices(runtime.device_count)}, {runtime.resolved.value}"))
+    if run.finished:
+        run.close()
         return load_run(folder) if runtime.is_main else None
     if runtime.is_main:
-        _write_json(folder / CONFIG_FILE, config)
+        _write_json(folder / CONFIG_FILE, run.config)
     began = time.monotonic()
     training.fit(
-        model=model,
+        **run.member._asdict(),
+        model=run.model,
         objective=experiment.objective,
         optimizer=experiment.optimizer.build(experiment.num_steps),
-        feed=feed,
         num_steps=experiment.num_steps,
-        seed=experiment.seed,
         runtime=runtime,
-        checkpoints=checkpoints,
-        validate_fn=(
-            _validate_fn(experiment, model, parts, runtime) if experiment.data.num_validation else None
-        ),
-        validate_every=_validate_every(experiment),
-        sinks=(training.JsonLines(folder / "metrics.jsonl"), training.TensorBoard(folder / "tensorboard")),
+        validate_every=validate_every(experiment),
         ema_decay=experiment.ema_decay,
-        init_from=weights,
         progress=progress,
     )
     if not runtime.is_main:
         return None
-    seconds = round(time.monotonic() - began, 2)
-    _write_json(
-        folder / RESULT_FILE, {"steps": experiment.num_steps, "seconds": seconds, "resumed_at": start}
-    )
+    _write_result(run, time.monotonic() - began)
     return load_run(folder)
+
+
+def train_seeds(
+    experiment: Experiment,
+    seeds: Sequence[int],
+    run_dirs: Sequence[str | os.PathLike],
+    *,
+    runtime: Runtime | None = None,
+    data_dir: str | os.PathLike | None = None,
+    resume: bool = True,
+    init_from: str | os.PathLike | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = 2,
+    progress: bool = True,
+    log_fn: Callable[[str], None] = lambda text: None,
+) -> list[Run]:
+    """Trains an experiment from several seeds at once, each into a folder as `train` would leave it.
+
+    The runs take their steps together, see `training.fit_seeds`: for small models on an accelerator, or on
+    several, since each run lies on one device. A seed is that of the run and of its split, as in
+    `Experiment.seeded`. Finished runs are left alone; the others go on from the newest step of which all have
+    a checkpoint. Any of them can go on by itself with `train`.
+
+    Args:
+        experiment: what to train; its own seeds are not used.
+        seeds: one per run.
+        run_dirs: their folders.
+        runtime: as in `training.fit_seeds`.
+        data_dir, resume, init_from, checkpoint_every, keep, progress, log_fn: as in `train`.
+
+    Returns:
+        The `Run` of each seed's best checkpoint.
+
+    Raises:
+        ValueError: as many folders as seeds are not given, runs that cannot go together, or as in `train`.
+        training.Diverged: with the `seed` it happened to.
+        training.Interrupted: after SIGTERM, with the states saved.
+    """
+    runtime = runtime or Runtime()
+    training.check_distinct(seeds)
+    if len(run_dirs) != len(seeds):
+        raise ValueError(f"Expected a folder for each of {len(seeds)} seeds, got {len(run_dirs)} folders.")
+    dataset = load_data(experiment, data_dir)
+    folders = [Path(run_dir).absolute() for run_dir in run_dirs]
+    runs = [
+        prepare(
+            experiment.seeded(seed),
+            folder,
+            dataset,
+            runtime=runtime,
+            num_devices=1,
+            resume=resume,
+            init_from=init_from,
+            checkpoint_every=checkpoint_every,
+            keep=keep,
+        )
+        for seed, folder in zip(seeds, folders)
+    ]
+    for run in runs:
+        log_fn(opening(run, f"{_devices(runtime.device_count)}, together with the other seeds"))
+        if run.finished:
+            run.close()
+    runs = [run for run in runs if not run.finished]
+    if runs:
+        for run in runs:
+            _write_json(run.folder / CONFIG_FILE, run.config)
+        began = time.monotonic()
+        training.fit_seeds(
+            [run.member for run in runs],
+            model=runs[0].model,
+            objective=experiment.objective,
+            optimizer=experiment.optimizer.build(experiment.num_steps),
+            num_steps=experiment.num_steps,
+            runtime=runtime,
+            validate_every=validate_every(experiment),
+            ema_decay=experiment.ema_decay,
+            progress=progress,
+        )
+        seconds = time.monotonic() - began
+        for run in runs:
+            # Its share of the time, so that sums over runs are right.
+            _write_result(run, seconds / len(runs), together=[other.experiment.seed for other in runs])
+    return [load_run(folder) for folder in folders]
+
+
+def _devices(count: int) -> str:
+    return f"{count} {jax.default_backend()} device(s)"
+
+
+def _write_result(run: Prepared, seconds: float, **more: Any) -> None:
+    steps = {"steps": run.experiment.num_steps, "seconds": round(seconds, 2), "resumed_at": run.start}
+    _write_json(run.folder / RESULT_FILE, {**steps, **more})
 
 
 def load_run(path: str | os.PathLike, *, which: str = "best") -> Run:
@@ -226,137 +288,6 @@ def load_data(experiment: Experiment, data_dir: str | os.PathLike | None) -> dat
         data_dir=None if data_dir is None else Path(data_dir),
         seed=0,
         **experiment.data.options,
-    )
-
-
-def _check_classes(module: nn.Module, dataset: data.Dataset) -> None:
-    given = module.num_classes
-    if given != dataset.num_classes:
-        raise ValueError(
-            f"The model has {given} classes, {dataset.name} has {dataset.num_classes}; "
-            f"add model.num_classes={dataset.num_classes}."
-        )
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    message = ""
-    if folder.exists() and not folder.is_dir():
-        message = f"{folder} is a file; give the run a folder."
-    elif not resume and (folder / "checkpoints").is_dir():
-        message = f"{folder} holds a run already. Resume it, or train into another folder (--run-dir)."
-    # Process 0's folder is the run's; what lies at the path on other hosts does not count.
-    if agree(np.array(bool(message))):
-        raise ValueError(message or f"Process 0 refused the folder {folder}.")
-
-
-def _feed(experiment: Experiment, parts: data.Split, runtime: Runtime) -> data.Feed:
-    sizes = experiment.batch_sizes(
-        len(parts.labelled.labels), len(parts.unlabelled), runtime.device_count, runtime.micro_batches
-    )
-    return data.make_feed(
-        parts,
-        sizes,
-        experiment.seed,
-        augment=experiment.augment,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-
-def _config(experiment: Experiment, dataset: data.Dataset) -> dict[str, Any]:
-    return {
-        "experiment": codec.to_json(experiment),
-        "image_shape": list(dataset.image_shape),
-        "class_names": list(dataset.class_names),
-        "fingerprint": dataset.fingerprint,
-    }
-
-
-def _start(
-    init_from: str | os.PathLike | None,
-    weights: tuple[PyTree, PyTree] | None,
-    model: Model,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    """What else makes one run another: the weights it starts from, a precision below float32, and
-    micro-batches where batch normalisation sees them."""
-    start: dict[str, Any] = {"init_from": None}
-    if init_from is not None:
-        digest = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
-            digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.ascontiguousarray(leaf).tobytes())
-        # The name and no more of the path: a folder that was moved holds the same weights.
-        start["init_from"] = {"name": Path(init_from).name, "sha256": digest.hexdigest()[:16]}
-    if runtime.precision.dtype != "float32":
-        start["precision"] = runtime.precision.dtype
-    if runtime.micro_batches > 1 and jax.eval_shape(model.init, jax.random.key(0))[1]:
-        start["micro_batches"] = runtime.micro_batches
-    return start
-
-
-def _best_metric(experiment: Experiment) -> str:
-    return "accuracy" if experiment.validation_attack is None else "robust_accuracy"
-
-
-def _validate_every(experiment: Experiment) -> int:
-    """0 in the configuration means once, at the end; 0 for `fit` means never."""
-    if not experiment.data.num_validation:
-        return 0
-    return experiment.validate_every or experiment.num_steps
-
-
-def _validate_fn(
-    experiment: Experiment, model: Model, parts: data.Split, runtime: Runtime
-) -> Callable[[TrainState], dict[str, float]]:
-    """Clean and robust accuracy on the validation images."""
-    attack = experiment.validation_attack
-    attacks = {} if attack is None else {"attack": evaluation.EvalAttack(attack)}
-    images, labels = parts.validation
-
-    def validate(state: TrainState) -> dict[str, float]:
-        params, stats = training.eval_weights(state)
-        report = evaluation.evaluate(
-            model,
-            params,
-            stats,
-            images,
-            labels,
-            attacks,
-            batch_size=min(_VALIDATION_BATCH, len(labels)),
-            seed=experiment.seed,
-            precision=runtime.precision,
-            num_devices=runtime.num_devices,
-            trust_checks=False,
-            num_samples=0,
-        )
-        scores = {"accuracy": report.row("none")["accuracy"]}
-        return scores if attack is None else {**scores, "robust_accuracy": report.row("attack")["accuracy"]}
-
-    return validate
-
-
-def _weights(
-    path: str | os.PathLike, module: nn.Module, shape: tuple[int, int, int]
-) -> tuple[PyTree, PyTree]:
-    """(params, stats) of a run, a checkpoint, or a state dict of PyTorch."""
-    path = Path(path)
-    if path.suffix in (".safetensors", ".npz", ".pt", ".pth"):
-        return models.load_state_dict(path, module, image_shape=shape)
-    found = training.restore_weights(path)
-    return found.params, found.stats
-
-
-def _opening(
-    experiment: Experiment, parts: data.Split, feed: data.Feed, runtime: Runtime, folder: Path, start: int
-) -> str:
-    counts = (len(parts.labelled.labels), len(parts.unlabelled), len(parts.validation.labels))
-    how = f"resuming at step {start}" if start else "a new run"
-    return (
-        f"{experiment.data.dataset}: {counts[0]} labelled, {counts[1]} unlabelled, {counts[2]} for "
-        f"validation; each step {feed.sizes.labelled} labelled + {feed.sizes.unlabelled} unlabelled on "
-        f"{runtime.device_count} {jax.default_backend()} device(s), {runtime.resolved.value}. "
-        f"{folder}: {how}."
     )
 
 

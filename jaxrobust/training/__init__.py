@@ -14,7 +14,7 @@ from jaxrobust.training.optimizers import (
     Steps,
 )
 from jaxrobust.training.runtime import Runtime, Wrapper, initialise_distributed
-from jaxrobust.training.seeds import fit_seeds
+from jaxrobust.training.seeds import check_distinct, fit_seeds
 from jaxrobust.training.sinks import SINKS, JsonLines, TensorBoard
 from jaxrobust.training.state import TrainState, eval_weights, init_state
 from jaxrobust.training.step import make_train_step
@@ -38,6 +38,7 @@ __all__ = [
     "TrainState",
     "Weights",
     "Wrapper",
+    "check_distinct",
     "eval_weights",
     "fit",
     "fit_seeds",

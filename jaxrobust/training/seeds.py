@@ -92,13 +92,18 @@ def fit_seeds(
     )
 
 
+def check_distinct(seeds: Sequence[int]) -> None:
+    """Raises ValueError where a seed is there twice."""
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"Expected each seed once, got {', '.join(map(str, seeds))}.")
+
+
 def _check(members: Sequence[Member], runtime: Runtime) -> None:
     """The checks that several runs need beside those of one."""
     if not members:
         raise ValueError("Expected at least one run to train, got no members.")
     seeds = [member.seed for member in members]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"Expected each seed once, got {', '.join(map(str, seeds))}.")
+    check_distinct(seeds)
     if jax.process_count() > 1:
         raise ValueError("Several seeds train together in one process; start them without the other hosts.")
     first = members[0].feed

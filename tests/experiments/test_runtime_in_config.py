@@ -3,7 +3,7 @@
 import pytest
 
 from jaxrobust.experiments import codec
-from jaxrobust.experiments.run import _start
+from jaxrobust.experiments._prepare import start_config
 from jaxrobust.models import PreActResNet18, Precision, TinyCNN, build
 from jaxrobust.training import Runtime, Wrapper
 
@@ -20,7 +20,7 @@ PLAIN, NORMALISED = build(TinyCNN(), (8, 8, 1)), build(PreActResNet18(width=1), 
     ],
 )
 def test_only_what_changes_the_weights_beyond_rounding_is_kept(model, runtime, expected):
-    assert _start(None, None, model, runtime) == {"init_from": None, **expected}
+    assert start_config(None, None, model, runtime) == {"init_from": None, **expected}
 
 
 def test_nets_are_written_as_before_rematerialisation():
