@@ -88,6 +88,7 @@ def _version(name: str) -> str:
 def run(report: Report, options: Any, clock: Clock, say: Callable[[str], None]) -> None:
     """Fills the report, case by case."""
     every = cases.every(options)
+    report.skipped = {case.name: "the budget ended before this case" for case in every}
     nets = {name: net for name, net in cases.nets(options).items() if any(c.net == name for c in every)}
     given = None if options.images is None else programs.read_images(options.images)
     with tempfile.TemporaryDirectory() as folder:
