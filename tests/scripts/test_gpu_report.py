@@ -1,5 +1,6 @@
 """The command for GPU machines at toy size: what it writes, what it says is missing, and its counts."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -8,7 +9,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import pytest
 
 from benchmarks._gpu import cases, flops, page, report, rival
@@ -117,6 +117,21 @@ def test_counted_operations_are_the_compilers_but_for_what_is_no_product(module,
         assert 1 < count / getattr(ours, name) < 1.01
 
 
+def test_a_run_that_is_cut_off_leaves_what_it_has(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("gpu_report", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    codes = []
+    monkeypatch.setattr("os._exit", codes.append)
+    options = script._parser().parse_args(["--tiny", "--out", str(tmp_path)])
+    found = report.start(options)
+    found.skipped = {"wrn:at:bf16": "the budget ended during this case"}
+    found.torch = {"missing": "None."}
+    script._cut_off(found, options)
+    assert codes == [1] and json.loads((tmp_path / "gpu_report.json").read_text())["skipped"] == found.skipped
+    assert "`wrn:at:bf16`: the budget ended" in (tmp_path / "gpu_report.md").read_text()
+
+
 def test_operations_of_a_case_are_its_passes():
     needs = flops.Passes(1, 2, 3)
     options = SimpleNamespace(tiny=True, only=[])
@@ -127,4 +142,3 @@ def test_operations_of_a_case_are_its_passes():
     assert found["wrn:srt:bf16"] == 10 * (1 + 2 * 2 + 3) + 2 * 3
     assert found["small_cnn:grid775:bf16"] == 4 * 2
     assert found["small_cnn:apgd:bf16"] == 4 * (2 * 2 + 1)
-    assert jax.tree.all(jax.tree.map(lambda name: name.count(":") == 2, list(found)))
