@@ -8,8 +8,8 @@ from benchmarks import seeds
 
 RECORD = {
     "command": "python -m benchmarks.seeds", "experiment": "digits_srt", "num_steps": 600, "seeds": 4,
-    "steps": 60, "rounds": 3, "devices": 1, "backend": "none", "device": "none", "jax": "0", "hardware": "none",
-    "load": 0.0,
+    "steps": 60, "rounds": 3, "devices": 1, "backend": "none", "device": "none", "jax": "0",
+    "hardware": "none", "load": 0.0,
     "seconds": {
         seeds.ALONE: {"step": [0.2, 0.4, 0.3], "rest": [9.0, 8.0, 7.0]},
         seeds.VMAPPED: {"step": [0.1, 0.1, 0.1], "rest": [3.0, 2.0, 1.0]},
