@@ -72,8 +72,8 @@ class Case:
 
 
 # At the authors' rate of 0.01 two hundred steps leave a pixel of 0 or 1 where it is, in every library. Early
-# abort is another rule in each, and off where it can be. Five searches from 0.01 can reach c = 100, the largest of
-# the five constants that torchattacks is given.
+# abort is another rule in each, and off where it can be. Five searches from 0.01 can reach c = 100, the
+# largest of the five constants that torchattacks is given.
 _CW = {"searches": 5, "steps": 200, "learning_rate": 0.1, "initial_const": 1e-2, "abort_early": False}
 _DDN = {"steps": 100, "gamma": 0.05, "initial_norm": 1.0}
 _PGD_STEP = {"mnist": {"step": 1 / 30}, "cifar10": {"step": 0.25}}

@@ -1,0 +1,1 @@
+"""Counts and formulas of `benchmarks.scaling_on_paper`."""
