@@ -5,11 +5,36 @@ To add one: a file here, a line in `OBJECTIVES`, a row in `tests/common/objectiv
 
 from jaxrobust.objectives._targets import TARGETS, distribution, hard_label
 from jaxrobust.objectives.at import AT
+from jaxrobust.objectives.klr import KLR
+from jaxrobust.objectives.rst import RST
 from jaxrobust.objectives.rt import RT
 from jaxrobust.objectives.srt import SRT
 from jaxrobust.objectives.standard import Standard
 from jaxrobust.objectives.trades import TRADES
+from jaxrobust.objectives.uat import UAT
 
-OBJECTIVES = {"standard": Standard, "at": AT, "rt": RT, "srt": SRT, "trades": TRADES}
+OBJECTIVES = {
+    "standard": Standard,
+    "at": AT,
+    "trades": TRADES,
+    "uat": UAT,
+    "rst": RST,
+    "rt": RT,
+    "klr": KLR,
+    "srt": SRT,
+}
 
-__all__ = ["AT", "OBJECTIVES", "RT", "SRT", "TARGETS", "TRADES", "Standard", "distribution", "hard_label"]
+__all__ = [
+    "AT",
+    "KLR",
+    "OBJECTIVES",
+    "RST",
+    "RT",
+    "SRT",
+    "TARGETS",
+    "TRADES",
+    "UAT",
+    "Standard",
+    "distribution",
+    "hard_label",
+]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 from jaxrobust.numerics import losses
@@ -22,6 +23,8 @@ def robust_training(
     target_fn: Callable[[Array], Array],
     warmup: float,
     joint_pass: bool,
+    lam_warmup: float = 0.0,
+    confidence_power: float = 0.0,
 ) -> tuple[Array, Aux]:
     """mean L1(f(x), y) over labelled rows + lam * mean L2(f(x'), target_fn(f(x))) over all rows."""
     clean_keys = _rows.keys_for(keys.labelled, _rows.CLEAN)
@@ -34,7 +37,8 @@ def robust_training(
     else:
         images = jnp.concatenate([batch.image, batch.unlabelled])
         all_keys = jnp.concatenate([keys.labelled, keys.unlabelled])
-        target = target_fn(net.frozen(images).logits)
+        frozen = net.frozen(images).logits
+        target = target_fn(frozen)
         perturbed = _rows.adversarial(attack, all_keys, net, images, target, warmup)
         robust_keys = _rows.keys_for(all_keys, _rows.ADVERSARIAL)
         if joint_pass:
@@ -45,10 +49,15 @@ def robust_training(
             outputs, net = net.train(batch.image, clean_keys)
             robust_outputs, net = net.train(perturbed, robust_keys)
             logits, robust_logits = outputs.logits, robust_outputs.logits
-        robust_loss = losses.mean(robust_loss_fn(robust_logits, target))
+        row_losses = robust_loss_fn(robust_logits, target)
+        if confidence_power:
+            confidence = jnp.max(jax.nn.softmax(frozen), axis=-1)
+            row_losses = jax.lax.stop_gradient(confidence) ** confidence_power * row_losses
+        robust_loss = losses.mean(row_losses)
         metrics = {"robust_loss": robust_loss, "agreement": _rows.accuracy(robust_logits, target)}
 
     standard_loss = losses.mean(loss_fn(logits, batch.label))
-    loss = standard_loss if robust_loss is None else standard_loss + lam * robust_loss
+    weight = lam * jnp.clip(net.progress / lam_warmup, 0.0, 1.0) if lam_warmup else lam
+    loss = standard_loss if robust_loss is None else standard_loss + weight * robust_loss
     metrics |= {"loss": loss, "standard_loss": standard_loss, "accuracy": _rows.accuracy(logits, batch.label)}
     return loss, Aux(net.stats, obj_state, metrics)

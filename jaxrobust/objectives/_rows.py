@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxrobust import _validate
 from jaxrobust.numerics import losses
-from jaxrobust.types import Array, Attack, Example, Net
+from jaxrobust.types import Array, Attack, Batch, Example, Net, RowKeys
 
 ATTACK, CLEAN, ADVERSARIAL = range(3)
 
@@ -29,6 +29,24 @@ def accuracy(logits: Array, target: Array) -> Array:
     """The share of rows whose largest logit is the target's class (of a distribution: its largest entry)."""
     classes = target if target.ndim == 1 else jnp.argmax(target, axis=-1)
     return losses.mean((jnp.argmax(logits, axis=-1) == classes).astype(logits.dtype))
+
+
+def pseudo_labels(batch: Batch, who: str) -> Array:
+    """The teacher's class of each unlabelled row, int32 `[m_u]`; ValueError where there is none."""
+    if not batch.unlabelled.shape[0]:
+        return jnp.zeros(0, batch.label.dtype)
+    if batch.pseudo_label is None:
+        raise ValueError(
+            f"{who} needs a pseudo-label for each unlabelled image, and the batch has none. Give the "
+            "experiment a teacher, or the feed's split `pseudo_labels`."
+        )
+    return batch.pseudo_label.astype(batch.label.dtype)
+
+
+def labelled_only(batch: Batch, keys: RowKeys) -> tuple[Batch, RowKeys]:
+    """The batch and keys without the unlabelled stream."""
+    empty = batch._replace(unlabelled=batch.unlabelled[:0], pseudo_label=None)
+    return empty, keys._replace(unlabelled=keys.unlabelled[:0])
 
 
 def check(attack: Attack, warmup: float) -> None:

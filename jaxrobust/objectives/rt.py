@@ -1,14 +1,14 @@
 """Robust training (RT): standard risk plus robust risk, both on the labelled images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxrobust import _validate
 from jaxrobust.numerics import losses
 from jaxrobust.objectives import _rows
 from jaxrobust.objectives._robust import robust_training
 from jaxrobust.objectives._targets import hard_label
-from jaxrobust.types import Array, Attack, Aux, Batch, LossFn, Net, PyTree, RowKeys
+from jaxrobust.types import LATER, Array, Attack, Aux, Batch, LossFn, Net, PyTree, RowKeys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,11 @@ class RT:
         joint_pass: clean and adversarial images go through the net as one batch, which BatchNorm sees (the
             reference code does so for geometry); otherwise as two passes (pixels), each of which advances
             the statistics.
+        lam_warmup: the fraction of the run, in [0, 1], over which lam grows linearly from 0; the target is
+            what the net then predicts, and of a net that knows nothing yet it is noise.
 
     Raises:
-        ValueError: if `lam` < 0, `warmup` is outside [0, 1], or `attack` is not an attack.
+        ValueError: if `lam` < 0, `warmup` or `lam_warmup` is outside [0, 1], or `attack` is not an attack.
 
     >>> from jaxrobust.attacks import PGD
     >>> from jaxrobust.neighbourhoods import LInf
@@ -55,10 +57,13 @@ class RT:
     target_fn: Callable[[Array], Array] = hard_label
     warmup: float = 0.0
     joint_pass: bool = False
+    lam_warmup: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self):
         _rows.check(self.attack, self.warmup)
         _validate.non_negative("lam", self.lam)
+        hint = "It is the fraction of the run over which lam grows from 0."
+        _validate.within("lam_warmup", self.lam_warmup, 0.0, 1.0, hint)
 
     def init(self, params: PyTree) -> PyTree:
         """No state."""
@@ -66,10 +71,11 @@ class RT:
 
     def __call__(self, keys: RowKeys, net: Net, batch: Batch, obj_state: PyTree) -> tuple[Array, Aux]:
         """The loss; metrics `loss`, `standard_loss`, `robust_loss`, `accuracy`, `agreement` under attack."""
+        batch, keys = _rows.labelled_only(batch, keys)
         return robust_training(
-            keys._replace(unlabelled=keys.unlabelled[:0]),
+            keys,
             net,
-            batch._replace(unlabelled=batch.unlabelled[:0]),
+            batch,
             obj_state,
             attack=self.attack,
             lam=self.lam,
@@ -78,4 +84,5 @@ class RT:
             target_fn=self.target_fn,
             warmup=self.warmup,
             joint_pass=self.joint_pass,
+            lam_warmup=self.lam_warmup,
         )

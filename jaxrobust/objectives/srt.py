@@ -1,14 +1,14 @@
 """Semi-supervised robust training (SRT): standard risk on labelled images, robust risk on all images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxrobust import _validate
 from jaxrobust.numerics import losses
 from jaxrobust.objectives import _rows
 from jaxrobust.objectives._robust import robust_training
 from jaxrobust.objectives._targets import hard_label
-from jaxrobust.types import Array, Attack, Aux, Batch, LossFn, Net, PyTree, RowKeys
+from jaxrobust.types import LATER, Array, Attack, Aux, Batch, LossFn, Net, PyTree, RowKeys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,17 @@ class SRT:
         joint_pass: clean and adversarial images go through the net as one batch, which BatchNorm sees (the
             reference code does so for geometry); otherwise as two passes (pixels), each of which advances
             the statistics.
+        lam_warmup: the fraction of the run, in [0, 1], over which lam grows linearly from 0; the target is
+            what the net then predicts, and of a net that knows nothing yet it is noise.
+        confidence_power: gamma >= 0; the robust term of an image counts p^gamma, where p is the eval-mode
+            probability of its predicted class; 0 counts all alike, as published. A wrong pseudo-label is
+            mostly an unsure one. There is no threshold to choose, below which an image would be lost. The
+            weights are not divided by their mean: while the net is unsure of everything the whole term counts
+            less, and no row's weight depends on the others.
 
     Raises:
-        ValueError: if `lam` < 0, `warmup` is outside [0, 1], or `attack` is not an attack.
+        ValueError: if `lam` or `confidence_power` < 0, `warmup` or `lam_warmup` is outside [0, 1], or
+            `attack` is not an attack.
 
     >>> from jaxrobust.attacks import PGD
     >>> from jaxrobust.neighbourhoods import LInf
@@ -57,10 +65,15 @@ class SRT:
     target_fn: Callable[[Array], Array] = hard_label
     warmup: float = 0.0
     joint_pass: bool = False
+    lam_warmup: float = field(default=0.0, metadata=LATER)
+    confidence_power: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self):
         _rows.check(self.attack, self.warmup)
         _validate.non_negative("lam", self.lam)
+        hint = "It is the fraction of the run over which lam grows from 0."
+        _validate.within("lam_warmup", self.lam_warmup, 0.0, 1.0, hint)
+        _validate.non_negative("confidence_power", self.confidence_power)
 
     def init(self, params: PyTree) -> PyTree:
         """No state."""
@@ -80,4 +93,6 @@ class SRT:
             target_fn=self.target_fn,
             warmup=self.warmup,
             joint_pass=self.joint_pass,
+            lam_warmup=self.lam_warmup,
+            confidence_power=self.confidence_power,
         )

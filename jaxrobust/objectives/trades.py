@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-import jax
-
 from jaxrobust import _validate
 from jaxrobust.numerics import losses
 from jaxrobust.objectives import _rows
-from jaxrobust.objectives._targets import distribution
+from jaxrobust.objectives._trades import check_start, clean_and_perturbed
 from jaxrobust.types import Array, Attack, Aux, Batch, LossFn, Net, PyTree, RowKeys
 
 
@@ -60,13 +58,7 @@ class TRADES:
     def __post_init__(self):
         _rows.check(self.attack, self.warmup)
         _validate.non_negative("beta", self.beta)
-        start = getattr(self.attack, "start_fn", None)
-        if getattr(start, "__name__", "") == "identity_start":
-            raise ValueError(
-                "Expected an attack that starts beside the clean image, got start_fn=identity_start: the "
-                "gradient of KL(f(x) || f(x')) is 0 at x' = x, so it would never move. "
-                "Use start_fn=near_start(sigma=0.001)."
-            )
+        check_start(self.attack)
 
     def init(self, params: PyTree) -> PyTree:
         """No state."""
@@ -74,20 +66,12 @@ class TRADES:
 
     def __call__(self, keys: RowKeys, net: Net, batch: Batch, obj_state: PyTree) -> tuple[Array, Aux]:
         """The loss; metrics `loss`, `standard_loss`, `robust_loss`, `accuracy`, `agreement` under attack."""
+        attack = self.attack if self.beta else None
+        passes = clean_and_perturbed(keys.labelled, net, batch.image, attack, warmup=self.warmup)
+        loss = standard_loss = losses.mean(self.loss_fn(passes.logits, batch.label))
+        metrics = {"standard_loss": standard_loss, "accuracy": _rows.accuracy(passes.logits, batch.label)}
         if self.beta:
-            target = distribution(net.frozen(batch.image).logits)
-            perturbed = _rows.adversarial(self.attack, keys.labelled, net, batch.image, target, self.warmup)
-
-        outputs, net = net.train(batch.image, _rows.keys_for(keys.labelled, _rows.CLEAN))
-        logits = outputs.logits
-        loss = standard_loss = losses.mean(self.loss_fn(logits, batch.label))
-        metrics = {"standard_loss": standard_loss, "accuracy": _rows.accuracy(logits, batch.label)}
-
-        if self.beta:
-            outputs, net = net.train(perturbed, _rows.keys_for(keys.labelled, _rows.ADVERSARIAL))
-            # Not `distribution`: the gradient goes through f(x) too.
-            clean = jax.nn.softmax(logits)
-            robust_loss = losses.mean(losses.kl(outputs.logits, clean))
+            robust_loss = losses.mean(passes.divergence)
             loss = standard_loss + self.beta * robust_loss
-            metrics |= {"robust_loss": robust_loss, "agreement": _rows.accuracy(outputs.logits, clean)}
-        return loss, Aux(net.stats, obj_state, {"loss": loss, **metrics})
+            metrics |= {"robust_loss": robust_loss, "agreement": passes.agreement}
+        return loss, Aux(passes.net.stats, obj_state, {"loss": loss, **metrics})

@@ -7,19 +7,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.objectives import AT, RT, SRT, TRADES, Standard
+from jaxrobust.objectives import AT, KLR, RST, RT, SRT, TRADES, UAT, Standard
 from jaxrobust.types import Array, Attack, AttackResult, Batch, Example, Model, Objective, Outputs, ScoreFn
 
 
 class Row(NamedTuple):
     """`make(attack)` builds the objective; `metrics` are the names it must report.
 
-    `unlabelled`: whether the loss depends on the unlabelled images.
+    `unlabelled`: whether the loss depends on the unlabelled images; `pseudo`: and on their pseudo-labels.
     """
 
     make: Callable[[Attack], Objective]
     metrics: frozenset[str]
     unlabelled: bool
+    pseudo: bool = False
 
 
 _ROBUST = frozenset({"loss", "standard_loss", "robust_loss", "accuracy", "agreement"})
@@ -30,6 +31,14 @@ OBJECTIVES_TABLE: Mapping[str, Row] = {
     "rt": Row(lambda attack: RT(attack=attack, lam=0.7), _ROBUST, False),
     "srt": Row(lambda attack: SRT(attack=attack, lam=0.7), _ROBUST, True),
     "trades": Row(lambda attack: TRADES(attack=attack, beta=0.7), _ROBUST, False),
+    "uat": Row(
+        lambda attack: UAT(attack=attack, online_weight=0.7),
+        frozenset({"loss", "fixed_loss", "online_loss", "adversarial_accuracy"}),
+        True,
+        True,
+    ),
+    "rst": Row(lambda attack: RST(attack=attack, beta=0.7), _ROBUST, True, True),
+    "klr": Row(lambda attack: KLR(attack=attack, lam=0.7), _ROBUST, False),
 }
 
 
@@ -84,10 +93,11 @@ PLAIN = Model(_init, plain_apply, SHAPE, CLASSES)
 
 
 def batch(num_labelled: int = 4, num_unlabelled: int = 8, seed: int = 0) -> Batch:
-    """Random images in [0, 1]."""
+    """Random images in [0, 1], their labels and pseudo-labels."""
     keys = jax.random.split(jax.random.key(seed), 3)
     return Batch(
         image=jax.random.uniform(keys[0], (num_labelled, *SHAPE)),
         label=jax.random.randint(keys[1], (num_labelled,), 0, CLASSES),
         unlabelled=jax.random.uniform(keys[2], (num_unlabelled, *SHAPE)),
+        pseudo_label=jnp.arange(num_unlabelled, dtype=jnp.int32) % CLASSES,
     )

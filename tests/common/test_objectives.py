@@ -105,6 +105,19 @@ def test_reads_the_unlabelled_images_only_if_it_says_so(name):
 
 
 @ROWS
+def test_reads_the_pseudo_labels_only_if_it_says_so(name):
+    row, b = OBJECTIVES_TABLE[name], batch()
+    objective = row.make(ATTACK)
+    assert getattr(objective, "needs_pseudo_labels", False) == row.pseudo
+    other = b._replace(pseudo_label=(b.pseudo_label + 1) % 3)
+    assert (float(evaluate(objective, other)[0]) != float(evaluate(objective, b)[0])) == row.pseudo
+    if row.pseudo:
+        with pytest.raises(ValueError, match="needs a pseudo-label for each unlabelled image"):
+            evaluate(objective, b._replace(pseudo_label=None))
+        evaluate(objective, batch(num_unlabelled=0)._replace(pseudo_label=None))
+
+
+@ROWS
 def test_an_empty_unlabelled_stream_is_no_nan(name):
     loss, aux, grads = evaluate(OBJECTIVES_TABLE[name].make(ATTACK), batch(num_unlabelled=0))
     chex.assert_tree_all_finite((loss, aux, grads))
@@ -131,7 +144,7 @@ def test_four_devices_make_the_step_of_one(name):
         state, batch(), jax.random.key(5)
     )
     mesh = Mesh(np.array(jax.devices()[:4]), ("d",))
-    rows = Batch(image=P("d"), label=P("d"), unlabelled=P("d"))
+    rows = Batch(image=P("d"), label=P("d"), unlabelled=P("d"), pseudo_label=P("d"))
     step = make_train_step(LINEAR, objective, optimizer, num_steps=4, axis_name="d")
     four, metrics_4 = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), rows, P()), out_specs=P()))(
         state, batch(), jax.random.key(5)

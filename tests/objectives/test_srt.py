@@ -5,44 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.attacks import PGD
-from jaxrobust.neighbourhoods import LInf
+from jaxrobust.attacks import PGD, RandomSearch, Sequence
+from jaxrobust.neighbourhoods import LInf, RotationTranslation
 from jaxrobust.numerics import losses
-from jaxrobust.objectives import RT, SRT, Standard, distribution, hard_label
-from jaxrobust.types import Net, RowKeys
-from tests.common.objectives_table import LINEAR, PLAIN, Shift, batch
-
-
-def run(objective, b, model=PLAIN, progress=0.0):
-    """(loss, aux, gradient) on fixed keys and weights; row i of a stream has the same key in any batch."""
-    params, stats = model.init(jax.random.key(1))
-    keys = [
-        jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(stream), jnp.arange(images.shape[0]))
-        for stream, images in enumerate((b.image, b.unlabelled))
-    ]
-
-    def loss_fn(params):
-        return objective(RowKeys(*keys), Net(model, params, stats, jnp.float32(progress)), b, ())
-
-    (loss, aux), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params)
-    return loss, aux, grads
-
-
-def kernel():
-    return np.asarray(PLAIN.init(jax.random.key(1))[0]["kernel"], np.float64)
-
-
-def log_softmax(z):
-    z = z - z.max(-1, keepdims=True)
-    return z - np.log(np.exp(z).sum(-1, keepdims=True))
-
-
-def logits_of(images):
-    return np.asarray(images, np.float64).reshape(len(images), -1) @ kernel()
-
-
-def cross_entropy(z, target):
-    return -log_softmax(z)[np.arange(len(z)), target]
+from jaxrobust.objectives import AT, RT, SRT, Standard, distribution, hard_label
+from tests.common.objectives_table import LINEAR, Shift, batch
+from tests.common.tiny import tiny_fit
+from tests.objectives.by_hand import cross_entropy, kernel, kl, log_softmax, logits_of, run
 
 
 def margin(z, target):
@@ -50,10 +19,6 @@ def margin(z, target):
     others = z.copy()
     others[rows, target] = -np.inf
     return others.max(-1) - z[rows, target]
-
-
-def kl(z, p):
-    return (p * (np.log(p) - log_softmax(z))).sum(-1)
 
 
 @pytest.mark.parametrize(
@@ -182,3 +147,48 @@ def test_warmup_reaches_into_a_real_attack():
 def test_bad_values_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SRT(**{"attack": Shift(), **options})
+
+
+@pytest.mark.parametrize(("progress", "share"), [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)])
+@pytest.mark.parametrize("kind", [RT, SRT])
+def test_lam_grows_over_its_warmup(kind, progress, share):
+    objective = kind(attack=Shift(), lam=0.8, lam_warmup=0.5)
+    loss, aux, _ = run(objective, batch(), progress=progress)
+    expected = aux.metrics["standard_loss"] + 0.8 * share * aux.metrics["robust_loss"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.5, 2.0])
+def test_a_sure_pseudo_label_counts_more(power):
+    b = batch()
+    _, aux, grads = run(SRT(attack=Shift(amount=0.2), lam=0.7, confidence_power=power), b)
+    images = np.concatenate([b.image, b.unlabelled])
+    clean, moved = logits_of(images), logits_of(images + 0.2)
+    weight, target = np.exp(log_softmax(clean)).max(-1) ** power, clean.argmax(-1)
+    robust = (weight * cross_entropy(moved, target)).mean()
+    np.testing.assert_allclose(aux.metrics["robust_loss"], robust, rtol=1e-5)
+    # The weight is held fixed.
+    z = logits_of(b.image)
+    expected = np.asarray(b.image).reshape(4, -1).T @ (np.exp(log_softmax(z)) - np.eye(3)[b.label]) / 4
+    pull = weight[:, None] * (np.exp(log_softmax(moved)) - np.eye(3)[target])
+    expected += 0.7 * (images + 0.2).reshape(12, -1).T @ pull / 12
+    np.testing.assert_allclose(grads["kernel"], expected, atol=1e-5)
+
+
+def test_options_that_came_later_are_off():
+    assert (SRT(attack=Shift()).lam_warmup, SRT(attack=Shift()).confidence_power) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="lam_warmup"):
+        RT(attack=Shift(), lam_warmup=2.0)
+    with pytest.raises(ValueError, match="confidence_power"):
+        SRT(attack=Shift(), confidence_power=-1.0)
+
+
+@pytest.mark.parametrize("kind", [AT, SRT])
+def test_composite_defences_train(kind):
+    """AT+ (geometry first) and SRT+ (pixels first) are AT and SRT with a sequence as their attack."""
+    moves = RandomSearch(neighbourhood=RotationTranslation(max_angle=30.0, max_shift=1.0), num=3)
+    climb = PGD(neighbourhood=LInf(eps=0.1), steps=1, step_size=0.5, keep_worst=False)
+    stages = (moves, climb) if kind is AT else (climb, moves)
+    state = tiny_fit(2, objective=kind(attack=Sequence(stages=stages), warmup=0.5))
+    assert int(state.step) == 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params)))
