@@ -60,19 +60,26 @@ class Cursor(NamedTuple):
 
 
 class StreamImages(NamedTuple):
-    """Rows that a stream has read: `images` uint8 `[m, h, w, c]`, `labels` int32 `[m]`."""
+    """Rows that a stream has read: `images` uint8 `[m, h, w, c]`, `labels` int32 `[m]`.
+
+    `labels` of unlabelled rows are a teacher's, None without one.
+    """
 
     images: np.ndarray | jax.Array
-    labels: np.ndarray | jax.Array
+    labels: np.ndarray | jax.Array | None
 
 
 class Resident(NamedTuple):
-    """What a resident feed keeps on every device: uint8 images, labels, the words of both shuffling keys."""
+    """What a resident feed keeps on every device: uint8 images, labels, the words of both shuffling keys.
+
+    `pseudo_labels`: one for each unlabelled image, None without a teacher.
+    """
 
     images: np.ndarray | jax.Array
     labels: np.ndarray | jax.Array
     unlabelled: np.ndarray | jax.Array
     words: np.ndarray | jax.Array
+    pseudo_labels: np.ndarray | jax.Array | None = None
 
 
 def order_words(seed: int) -> np.ndarray:
@@ -119,6 +126,12 @@ def check_feed(split: Split, sizes: BatchSizes, seed: int, process_index: int, p
             f"The batch has {sizes.unlabelled} unlabelled rows, but the split has no unlabelled images; "
             "use BatchSizes(labelled=..., unlabelled=0)."
         )
+    found = split.pseudo_labels
+    if found is not None and (np.shape(found) != (len(split.unlabelled),) or found.dtype != np.int32):
+        raise ValueError(
+            f"Expected int32 pseudo_labels [{len(split.unlabelled)}], one for each unlabelled image, got "
+            f"{found.dtype} {list(np.shape(found))}."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +169,7 @@ class ResidentFeed:
             labels=np.asarray(labelled.labels, np.int32),
             unlabelled=np.asarray(self.split.unlabelled if used else self.split.unlabelled[:0]),
             words=order_words(self.seed),
+            pseudo_labels=self.split.pseudo_labels if used else None,
         )
 
     def cursor(self, step: int) -> Cursor:
@@ -175,7 +189,8 @@ class ResidentFeed:
             return Batch(image, label, jnp.zeros((0, *image.shape[1:]), jnp.float32))
         index = _index(arrays.words[_UNLABELLED], cursor.unlabelled, arrays.unlabelled.shape[0])
         unlabelled = to_float(jnp.asarray(arrays.unlabelled)[index])
-        return Batch(image, label, self.augment(keys.unlabelled, unlabelled))
+        pseudo = None if arrays.pseudo_labels is None else jnp.asarray(arrays.pseudo_labels)[index]
+        return Batch(image, label, self.augment(keys.unlabelled, unlabelled), pseudo)
 
 
 def _index(words: jax.Array, rows: Rows, n: int) -> jax.Array:

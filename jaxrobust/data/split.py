@@ -23,12 +23,15 @@ class Split(NamedTuple):
         unlabelled: images only, uint8 `[n_u, h, w, c]`, D_U.
         validation: for choosing checkpoints and settings; disjoint from both.
         indices: which training images went where: `labelled`, `unlabelled`, `validation`.
+        pseudo_labels: int32 `[n_u]`, a teacher's class of each unlabelled image, or None. `split` gives None:
+            they come from a model, not from the data.
     """
 
     labelled: ImageSet
     unlabelled: Images
     validation: ImageSet
     indices: dict[str, np.ndarray]
+    pseudo_labels: np.ndarray | None = None
 
 
 def select_first(order: np.ndarray, labels: np.ndarray, num: int) -> np.ndarray:

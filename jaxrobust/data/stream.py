@@ -55,10 +55,13 @@ class _Steps:
         index = _host_index(self.words[0], local_rows(int(step), self.sizes.labelled, num, *place), num)
         rows = StreamImages(labelled.images[index], labelled.labels[index])
         if not self.sizes.unlabelled:
-            return Cursor(rows, np.zeros((0, *rows.images.shape[1:]), np.uint8))
+            return Cursor(rows, StreamImages(np.zeros((0, *rows.images.shape[1:]), np.uint8), None))
         num = len(self.split.unlabelled)
         index = _host_index(self.words[1], local_rows(int(step), self.sizes.unlabelled, num, *place), num)
-        return Cursor(rows, self.split.unlabelled[index])
+        pseudo = self.split.pseudo_labels
+        return Cursor(
+            rows, StreamImages(self.split.unlabelled[index], None if pseudo is None else pseudo[index])
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +155,10 @@ class StreamFeed:
     def batch(self, arrays: tuple[()], cursor: Cursor, keys: RowKeys) -> Batch:
         """Makes the cursor's rows float32 in [0, 1] and augments them by their keys."""
         image = self.augment(keys.labelled, to_float(jnp.asarray(cursor.labelled.images)))
-        unlabelled = to_float(jnp.asarray(cursor.unlabelled))
+        unlabelled = to_float(jnp.asarray(cursor.unlabelled.images))
         label: jax.Array = jnp.asarray(cursor.labelled.labels)
-        return Batch(image, label, self.augment(keys.unlabelled, unlabelled))
+        pseudo = None if cursor.unlabelled.labels is None else jnp.asarray(cursor.unlabelled.labels)
+        return Batch(image, label, self.augment(keys.unlabelled, unlabelled), pseudo)
 
 
 def make_feed(

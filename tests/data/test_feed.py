@@ -18,6 +18,7 @@ from jaxrobust.data import (
     split,
     to_float,
 )
+from jaxrobust.training.step import _parted
 from jaxrobust.types import RowKeys
 
 AUGMENT = Augment(pad=1, flip=True)
@@ -114,6 +115,39 @@ def test_pixels_are_uint8_over_255(parts):
     by_id = dict(zip(parts.indices["labelled"], parts.labelled.images, strict=True))
     expected = np.stack([by_id[i] for i in ids(batch.image)]).astype(np.float32) / 255
     np.testing.assert_allclose(np.asarray(batch.image), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [ResidentFeed, StreamFeed])
+def test_a_pseudo_label_goes_with_its_image(parts, kind):
+    """Through shuffling, processes, devices and micro-batches; each is what the image's own index says."""
+    taught = parts._replace(pseudo_labels=(parts.indices["unlabelled"] * 7 % 11).astype(np.int32))
+    sizes, keys = BatchSizes(8, 16), row_keys(BatchSizes(8, 16))
+
+    def check(batch):
+        np.testing.assert_array_equal(batch.pseudo_label, ids(batch.unlabelled) * 7 % 11)
+        assert batch.pseudo_label.dtype == jnp.int32
+
+    feed = kind(taught, sizes, 0)
+    batch_fn = jax.jit(feed.batch)
+    for step in (0, 9, 10, 3):
+        check(batch_fn(feed.arrays, feed.cursor(step), keys))
+    own = jax.tree.map(lambda leaf: leaf[: len(leaf) // 2], keys)
+    for process in range(2):
+        half = kind(taught, sizes, 0, process_index=process, process_count=2)
+        check(half.batch(half.arrays, half.cursor(5), own))
+    shares = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), (feed.cursor(5), keys))
+    by_device = jax.pmap(feed.batch, in_axes=(None, 0, 0))(feed.arrays, *shares)
+    for device in range(4):
+        check(jax.tree.map(lambda leaf, device=device: leaf[device], by_device))
+    micro = jax.tree.map(lambda leaf: _parted(leaf, 4), feed.batch(feed.arrays, feed.cursor(5), keys))
+    for part in range(4):
+        check(jax.tree.map(lambda leaf, part=part: leaf[part], micro))
+
+    without = kind(taught, BatchSizes(8, 0), 0)
+    assert without.batch(without.arrays, without.cursor(0), row_keys(BatchSizes(8, 0))).pseudo_label is None
+    for wrong in (taught.pseudo_labels[:-1], taught.pseudo_labels.astype(np.int64)):
+        with pytest.raises(ValueError, match=r"Expected int32 pseudo_labels \[150\]"):
+            kind(taught._replace(pseudo_labels=wrong), sizes, 0)
 
 
 def test_to_float():
