@@ -139,6 +139,9 @@ def kernel_gradient(x: Array, g: Array, kernel_shape: tuple[int, ...], strides: 
             dimension_numbers=_LAYOUT,
         ).transpose(1, 2, 0, 3)
 
+    if not isinstance(x.shape[0], int):
+        # Exported for any number of images: no blocks can be counted, so all go at once.
+        return of_block(x, g)
     blocks, rest = divmod(x.shape[0], _BLOCK)
     if not blocks:
         return of_block(x, g) if rest else jnp.zeros(kernel_shape, x.dtype)

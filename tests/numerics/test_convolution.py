@@ -193,3 +193,17 @@ def test_wrong_arguments_are_named():
         conv2d(x, kernel, padding=((-1, 0), (0, 0)))
     with pytest.raises(ValueError, match="no larger than"):
         conv2d(x[:, :2], kernel)
+
+
+def test_it_exports_for_any_number_of_images_with_both_gradients():
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 4, 2)), jnp.float32)
+    (rows,) = jax.export.symbolic_shape("b")
+    x = jax.ShapeDtypeStruct((rows, 6, 6, 4), jnp.float32)
+
+    def gradients(x, kernel):
+        return jax.grad(lambda x, kernel: conv2d(x, kernel).sum(), argnums=(0, 1))(x, kernel)
+
+    exported = jax.export.export(jax.jit(gradients), platforms=["cpu", "cuda", "tpu"])(x, kernel)
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(17, 6, 6, 4)), jnp.float32)
+    for found, expected in zip(exported.call(images, kernel), gradients(images, kernel)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
