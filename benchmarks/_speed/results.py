@@ -40,7 +40,8 @@ def summary(task: cases.Task, record: Mapping[str, Any], found: Mapping[str, np.
         where the record is of other settings than the task's.
     """
     libraries = record["libraries"]
-    seconds = {name: one["seconds"] for name, one in libraries.items()}
+    # Per image, for some take fewer.
+    seconds = {name: [s / one["num_images"] for s in one["seconds"]] for name, one in libraries.items()}
     rows = [_row(task, record, name, found) for name in libraries]
     same = {row["library"]: seconds[row["library"]] for row in rows if row.get("same")}
     best, best_library = fastest(same), fastest({k: v for k, v in same.items() if k not in cases.BY_HAND})

@@ -251,6 +251,18 @@ def test_a_library_may_take_fewer_images_and_is_compared_on_those(root, fakes):
     assert art["images"] == 2 and art["same"] and art["ratio"]["median"] == NUM / 2
 
 
+def test_the_fastest_is_so_by_the_image(root, fakes):
+    fakes(
+        ours={"moved": 0.1},
+        art={"moved": 0.1, "seconds": 2.0},
+        pytorch={"moved": 0.1, "seconds": 3.0},
+    )
+    what = task(fewer={"art": 2})
+    run(root, what, "ours", "art", "pytorch")
+    (one,) = results.collect(root, [what])
+    assert NUM > 3 and one["fastest"] == "pytorch"
+
+
 # --- equality
 
 
