@@ -79,6 +79,7 @@ def test_the_attack_moves_in_float32():
     assert (rounded != image).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_training_step_keeps_float32_and_goes_where_float32_goes():
     _, _, x, y = problem()
     batch, key = Batch(image=x, label=y, unlabelled=x[:0]), jax.random.key(2)

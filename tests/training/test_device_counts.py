@@ -20,12 +20,13 @@ def one_device():
     return jax.device_get(tiny_fit(2, runtime=Runtime(wrapper=Wrapper.JIT, num_devices=1)))
 
 
-@pytest.mark.parametrize("wrapper", [Wrapper.PMAP, Wrapper.SHARD_MAP])
+@pytest.mark.parametrize("wrapper", [pytest.param(Wrapper.PMAP, marks=pytest.mark.slow), Wrapper.SHARD_MAP])
 def test_two_devices_make_the_run_of_one(wrapper, one_device):
     state = tiny_fit(2, runtime=Runtime(wrapper=wrapper, num_devices=2))
     chex.assert_trees_all_close(jax.device_get(state), one_device, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_eight_devices_make_the_run_of_one():
     command = [sys.executable, "-m", "tests.training.eight_devices"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)

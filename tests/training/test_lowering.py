@@ -32,7 +32,7 @@ def step_and_arguments(model, objective, rows=4):
 
 
 @PLATFORMS
-@pytest.mark.parametrize("name", ["small_cnn", "preact_resnet18"])
+@pytest.mark.parametrize("name", ["small_cnn", pytest.param("preact_resnet18", marks=pytest.mark.slow)])
 def test_srt_step(platform, name):
     shape = {"small_cnn": (28, 28, 1), "preact_resnet18": (32, 32, 3)}[name]
     objective = SRT(attack=PGD(neighbourhood=LInf(eps=0.3), steps=2), warmup=0.4)
@@ -41,7 +41,7 @@ def test_srt_step(platform, name):
     assert exported.platforms == (platform,)
 
 
-@pytest.mark.parametrize("name", ["preact_resnet18", "wrn"])
+@pytest.mark.parametrize("name", [pytest.param("preact_resnet18", marks=pytest.mark.slow), "wrn"])
 def test_bfloat16_steps_convolve_in_bfloat16_forward_and_backward(name):
     """Small versions of the nets that are trained in bfloat16; weights go in and come out in float32."""
     module = {"preact_resnet18": PreActResNet18(width=4), "wrn": WideResNet(depth=10, widen_factor=1)}[name]

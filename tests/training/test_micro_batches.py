@@ -36,8 +36,10 @@ def step_of(objective, micro_batches, model=PLAIN, optimizer=None, rows=(4, 8)):
 
 @pytest.mark.parametrize(
     ("objective", "rows"),
-    [(SRT(attack=ATTACK, lam=0.7), (4, 8)), (AT(attack=ATTACK), (4, 0))],
-    ids=["srt", "at"],
+    [
+        pytest.param(SRT(attack=ATTACK, lam=0.7), (4, 8), id="srt"),
+        pytest.param(AT(attack=ATTACK), (4, 0), id="at", marks=pytest.mark.slow),
+    ],
 )
 def test_the_step_of_micro_batches_is_that_of_the_batch(objective, rows):
     state, metrics = step_of(objective, 1, rows=rows)
@@ -57,7 +59,7 @@ def test_batch_normalisation_sees_one_micro_batch_after_the_other():
     chex.assert_trees_all_close(state.stats, stats, rtol=1e-5)
 
 
-@pytest.mark.parametrize("wrapper", [Wrapper.JIT, Wrapper.SHARD_MAP])
+@pytest.mark.parametrize("wrapper", [pytest.param(Wrapper.JIT, marks=pytest.mark.slow), Wrapper.SHARD_MAP])
 def test_devices_and_micro_batches_together(wrapper):
     """With batch normalisation too: which rows are a micro-batch does not depend on the devices."""
     one, four = (

@@ -94,6 +94,7 @@ def test_preact_resnet18_compiles_to_less_memory():
     assert temporary[1] < 0.7 * temporary[0]
 
 
+@pytest.mark.slow
 def test_a_run_with_remat_is_the_run_without():
     rng = np.random.default_rng(0)
     labelled = ImageSet(rng.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8), np.arange(8, dtype=np.int32) % 4)
