@@ -1,5 +1,6 @@
 """Evaluation: risks under attack, trust checks, accuracy against radius, and the report that shows them."""
 
+from jaxrobust.evaluation._provenance import hardware, versions
 from jaxrobust.evaluation._types import (
     CLEAN,
     WORST,
@@ -83,6 +84,7 @@ __all__ = [
     "curve_of",
     "evaluate",
     "evaluate_adversarial",
+    "hardware",
     "least_likely",
     "load_adversarial",
     "next_class",
@@ -94,5 +96,6 @@ __all__ = [
     "split_names",
     "suite",
     "verdicts_table",
+    "versions",
     "write_report",
 ]

@@ -275,7 +275,7 @@ def _test_set(
     options = {name: value for name, value in options.items() if value is not None}
     if dataset is None or dataset == run.experiment.data.dataset:
         config = dataclasses.replace(run.experiment.data, **options)
-        found = load_data(dataclasses.replace(run.experiment, data=config), data_dir)
+        found = load_data(config, data_dir)
     else:
         # Which of its own images are test images is the other set's affair.
         own = {k: v for k, v in run.experiment.data.options.items() if k != "test_fraction"}
@@ -329,17 +329,43 @@ def _curves(
         if length != 1 and (kind not in longest or length > longest[kind][0]):
             longest[kind] = (length, name, entry)
     return tuple(
-        evaluation.accuracy_curve(
-            run.model,
-            run.params,
-            run.stats,
-            images[:CURVE_IMAGES],
-            labels[:CURVE_IMAGES],
-            entry,
-            name=name,
-            **how,
-        )
+        _curve(run, name, entry, images[:CURVE_IMAGES], labels[:CURVE_IMAGES], how)
         for _, name, entry in longest.values()
+    )
+
+
+def _curve(
+    run: Run, name: str, entry: EvalAttack, images: Any, labels: np.ndarray, how: Mapping[str, Any]
+) -> evaluation.Curve:
+    return evaluation.accuracy_curve(
+        run.model, run.params, run.stats, images, labels, entry, name=name, **how
+    )
+
+
+def curve_of_run(
+    run: Run,
+    attack: str,
+    *,
+    num: int | None = None,
+    data_dir: str | os.PathLike | None = None,
+    batch_size: int = 250,
+    seed: int = 0,
+) -> evaluation.Curve:
+    """Accuracy of a run against the radii of one attack, on test images of its own set.
+
+    Args:
+        run: from `load_run` or `train`.
+        attack: a name that `evaluation.parse` reads, of fixed radius.
+        num, data_dir, batch_size, seed: as in `evaluate_run`.
+
+    Raises:
+        ValueError: as `evaluate_run` and `evaluation.accuracy_curve`.
+    """
+    name, entry = evaluation.parse(attack, _threat(run))
+    found = _test_set(run, None, data_dir, {}, lambda text: None)
+    images, labels = found.test.images[:num], found.test.labels[:num]
+    return _curve(
+        run, name, entry, images, labels, {"batch_size": min(batch_size, len(labels)), "seed": seed}
     )
 
 
