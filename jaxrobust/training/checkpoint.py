@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,7 +130,7 @@ class Checkpoints:
         }
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
-    def restore(self, like: TrainState) -> Restored | None:
+    def restore(self, like: TrainState, *, among: Collection[int] | None = None) -> Restored | None:
         """The newest complete checkpoint, or None if there is none.
 
         A checkpoint that cannot be read is set aside, with a warning, and the one before it is taken. Where
@@ -138,16 +138,17 @@ class Checkpoints:
 
         Args:
             like: a state of the structure wanted, e.g. the initial one.
+            among: steps to choose from; None for all.
 
         Raises:
             ValueError: if no checkpoint there can be read, or the newest does not fit `like`.
         """
         if jax.process_count() == 1:
-            return self._read_newest(like)
+            return self._read_newest(like, among)
         found, refusal = None, None
         if self._manager is not None:
             try:
-                found = self._read_newest(like)
+                found = self._read_newest(like, among)
             except ValueError as error:
                 refusal = error
         # The others wait in `agree`, so process 0 must reach it even where it has nothing to give.
@@ -202,9 +203,10 @@ class Checkpoints:
             self.close()
             raise ValueError(message or f"Process 0 refused the checkpoints in {self.directory}.")
 
-    def _read_newest(self, like: TrainState) -> Restored | None:
+    def _read_newest(self, like: TrainState, among: Collection[int] | None) -> Restored | None:
         assert self._manager is not None
         steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = [step for step in steps if among is None or step in among]
         reasons: dict[int, Exception] = {}
         for step in steps:
             try:

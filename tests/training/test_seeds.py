@@ -1,15 +1,19 @@
 """Several seeds in one step: each is the run it would be alone."""
 
 import json
+from pathlib import Path
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from jaxrobust.objectives import Standard
 from jaxrobust.training import Checkpoints, Diverged, JsonLines, Member, OptimizerConfig, Runtime, fit_seeds
+from jaxrobust.training.loop import restored
+from jaxrobust.training.state import init_state
 from tests.common.tiny import tiny_feed, tiny_fit, tiny_model, tiny_objective
 
 SEEDS, STEPS = (1, 5), 3
@@ -99,6 +103,31 @@ def test_runs_go_on_from_the_newest_step_that_all_have(tmp_path, one_by_one):
     states = fit_tiny([member(seed, folders[seed]) for seed in SEEDS], validate_every=2)
     for state, seed in zip(states, SEEDS):
         assert_same_run(state, folders[seed], one_by_one[seed])
+
+
+def test_a_checkpoint_that_cannot_be_read_takes_all_runs_a_step_back(tmp_path, monkeypatch):
+    """Step 2 of the second run is damaged: both go on from step 1, and nothing is removed before that."""
+    state = init_state(
+        jax.random.key(0), tiny_model(), Standard(), OptimizerConfig(learning_rate=0.1).build(3)
+    )
+    runs = [Checkpoints(tmp_path / name, keep=3) for name in "ab"]
+    for one, last in zip(runs, (3, 2)):
+        for step in range(1, last + 1):
+            one.save(jax.device_get(state)._replace(step=np.asarray(step, np.int32)))
+    read, seen = ocp.CheckpointManager.restore, []
+
+    def damaged(manager, step, **options):
+        if Path(manager.directory).name == "b" and step == 2:
+            seen.append(runs[0].steps())
+            raise OSError("damaged")
+        return read(manager, step, **options)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", damaged)
+    states, _ = restored(runs, [state, state])
+    assert [int(one.step) for one in states] == [1, 1]
+    assert seen == [[1, 2, 3]] and [one.steps() for one in runs] == [[1], [1]]
+    for one in runs:
+        one.close()
 
 
 def test_one_seed_that_diverges_is_named():
