@@ -51,8 +51,8 @@ def fit_seeds(
         The final states in the order of `members`, each on one device.
 
     Raises:
-        ValueError: no members, a seed twice, feeds that differ in sizes or shapes, several processes, runs
-            that have no checkpoint in common; otherwise as `fit`.
+        ValueError: no members, a seed twice, feeds that differ in sizes, shapes or augmentation, several
+            processes, runs that have no checkpoint in common; otherwise as `fit`.
         Diverged: as `fit`, with the `seed` it happened to.
         Interrupted: as `fit`.
 
@@ -116,4 +116,11 @@ def _check(members: Sequence[Member], runtime: Runtime) -> None:
             raise ValueError(
                 f"The runs of seeds {seeds[0]} and {member.seed} have batches or sets of images of different "
                 "sizes and cannot share a step. Give each seed as many images."
+            )
+        # The step is that of the first feed.
+        ours, theirs = (getattr(feed, "augment", None) for feed in (first, member.feed))
+        if ours != theirs:
+            raise ValueError(
+                f"The runs of seeds {seeds[0]} and {member.seed} augment their images differently ({ours}, "
+                f"{theirs}) and cannot share a step. Give all the same."
             )

@@ -1,5 +1,6 @@
 """Several seeds in one step: each is the run it would be alone."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from jaxrobust.data import Augment
 from jaxrobust.objectives import Standard
 from jaxrobust.training import Checkpoints, Diverged, JsonLines, Member, OptimizerConfig, Runtime, fit_seeds
 from jaxrobust.training.loop import restored
@@ -146,6 +148,9 @@ def test_runs_that_cannot_go_together_are_refused(tmp_path):
         fit_tiny([])
     with pytest.raises(ValueError, match="seeds 1 and 2 have batches or sets of images of different sizes"):
         fit_tiny([Member(1, tiny_feed(4, 8)), Member(2, tiny_feed(4, 4))])
+    other = dataclasses.replace(tiny_feed(), augment=Augment())
+    with pytest.raises(ValueError, match=r"seeds 1 and 2 augment their images differently \(Augment\(pad=1"):
+        fit_tiny([Member(1, tiny_feed()), Member(2, other)])
     with pytest.raises(ValueError, match="4 labelled images a step cannot be divided over 3 micro-batches"):
         fit_tiny([Member(1, tiny_feed(4, 8))], runtime=Runtime(micro_batches=3))
     tiny_fit(1, checkpoints=Checkpoints(tmp_path / "a"))
