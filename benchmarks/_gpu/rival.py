@@ -1,6 +1,7 @@
 """PyTorch's process as the report sees it: started where it can be, started again where it was lost."""
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from benchmarks._speed.protocol import Worker, WorkerFailed
 ROOT = Path(__file__).resolve().parents[2]
 # Of one answer: torch.compile of a wide net takes minutes on a slow host.
 ANSWER_SECONDS = 240.0
+
+
+def _with_root(path: str | None) -> str:
+    """PYTHONPATH with this checkout first; the rest stays, as PyTorch may be found by it.
+
+    >>> _with_root("/there").endswith(f"{os.pathsep}/there"), os.pathsep in _with_root(None)
+    (True, False)
+    """
+    return os.pathsep.join([str(ROOT), *([path] if path else [])])
 
 
 class Rival:
@@ -43,7 +53,7 @@ class Rival:
             "benchmarks._gpu.torch_side",
             log=self._folder / "torch.log",
             limit=ANSWER_SECONDS,
-            environment={"PYTHONPATH": str(ROOT)},
+            environment={"PYTHONPATH": _with_root(os.environ.get("PYTHONPATH"))},
         )
         try:
             about = self._worker.ask("about")

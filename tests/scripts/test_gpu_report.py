@@ -86,6 +86,24 @@ def test_without_pytorch_it_says_so(tmp_path, monkeypatch):
     assert not there.is_there and "PyTorch is not installed here" in there.about["missing"]
 
 
+def test_pytorch_is_looked_for_where_the_caller_looks(tmp_path, monkeypatch):
+    """PYTHONPATH gets this checkout first and keeps what it has."""
+    asked = {}
+
+    class Worker:
+        def __init__(self, module, **options):
+            asked.update(options["environment"])
+
+        def ask(self, verb, **what):
+            return {"device": "cpu"}
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr(rival, "Worker", Worker)
+    monkeypatch.setenv("PYTHONPATH", "/there")
+    assert rival.Rival(["eager"], tmp_path, on_cpu=True).is_there
+    assert asked["PYTHONPATH"] == os.pathsep.join([str(rival.ROOT), "/there"])
+
+
 def test_without_an_accelerator_it_asks_for_tiny():
     result = call("--out", "/nowhere")
     assert result.returncode == 2 and "--tiny" in result.stderr
