@@ -20,6 +20,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 STARTED = time.monotonic()
@@ -122,10 +123,15 @@ def _cut_off(report, options: argparse.Namespace) -> None:
     """The budget ended while a compiler or a kernel was at work: writes what there is, and ends."""
     from benchmarks._gpu import report as measuring
 
-    _write(report, options)
-    print("The budget ended during a case; what was measured before is in the report.", flush=True)
-    measuring.end_rivals()
-    os._exit(0 if report.cases else 1)
+    # Whatever goes wrong here, nobody else would end the process.
+    try:
+        _write(report, options)
+        print("The budget ended during a case; what was measured before is in the report.", flush=True)
+        measuring.end_rivals()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0 if report.cases else 1)
 
 
 def _write(report, options: argparse.Namespace) -> None:

@@ -71,7 +71,7 @@ def start(options: Any) -> Report:
             "peak_from": "--peak-tflops" if given else "the table of chips" if known else "unknown",
         },
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        torch={},
+        torch={"missing": "Not reached: the budget ended before."},
         settings={
             name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
         },

@@ -135,19 +135,33 @@ def test_counted_operations_are_the_compilers_but_for_what_is_no_product(module,
         assert 1 < count / getattr(ours, name) < 1.01
 
 
-def test_a_run_that_is_cut_off_leaves_what_it_has(tmp_path, monkeypatch):
+@pytest.fixture
+def script(monkeypatch):
+    """The script as a module, and the exit statuses it asked for."""
     spec = importlib.util.spec_from_file_location("gpu_report", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     codes = []
     monkeypatch.setattr("os._exit", codes.append)
-    options = script._parser().parse_args(["--tiny", "--out", str(tmp_path)])
+    return module, codes
+
+
+def test_a_run_that_is_cut_off_before_anything_leaves_what_it_has(tmp_path, script):
+    module, codes = script
+    options = module._parser().parse_args(["--tiny", "--out", str(tmp_path)])
     found = report.start(options)
     found.skipped = {"wrn:at:bf16": "the budget ended during this case"}
-    found.torch = {"missing": "None."}
-    script._cut_off(found, options)
+    module._cut_off(found, options)
     assert codes == [1] and json.loads((tmp_path / "gpu_report.json").read_text())["skipped"] == found.skipped
-    assert "`wrn:at:bf16`: the budget ended" in (tmp_path / "gpu_report.md").read_text()
+    text = (tmp_path / "gpu_report.md").read_text()
+    assert "`wrn:at:bf16`: the budget ended" in text and "PyTorch: Not reached" in text
+
+
+def test_a_run_that_is_cut_off_ends_also_where_it_cannot_write(tmp_path, script, capsys):
+    module, codes = script
+    options = module._parser().parse_args(["--tiny", "--out", str(tmp_path / "is not there")])
+    module._cut_off(report.start(options), options)
+    assert codes == [1] and "FileNotFoundError" in capsys.readouterr().err
 
 
 def test_operations_of_a_case_are_its_passes():
