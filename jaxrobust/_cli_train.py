@@ -19,6 +19,12 @@ from jaxrobust import _cli_common as common
     help="Start from another run's weights, or from a PyTorch state dict (.safetensors, .npz).",
 )
 @click.option(
+    "--teacher-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the teacher's run, for experiments that have one (uat, rst), so that several share it; "
+    "default RUN-DIR/teacher. With --seeds: TEACHER-DIR-seedN.",
+)
+@click.option(
     "--resume/--no-resume",
     default=True,
     show_default=True,
@@ -54,13 +60,14 @@ from jaxrobust import _cli_common as common
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints; default a tenth of the run.")
 @click.option("--no-progress", is_flag=True, help="No progress bar, e.g. in a log file.")
 def train(
-    name, overrides, run_dir, data_dir, init_from, resume, seed, seeds, steps, wrapper, devices, precision,
-    micro_batches, remat, distributed, checkpoint_every, no_progress,
+    name, overrides, run_dir, data_dir, init_from, teacher_dir, resume, seed, seeds, steps, wrapper, devices,
+    precision, micro_batches, remat, distributed, checkpoint_every, no_progress,
 ):  # fmt: skip
     """Train the experiment NAME, changed by FIELD=VALUE.
 
     The resolved configuration, checkpoints and metrics go into the run's folder; the same command again goes
-    on where it stopped. SIGTERM saves a checkpoint and exits with code 143.
+    on where it stopped. SIGTERM saves a checkpoint and exits with code 143. Where the experiment has a
+    teacher, that is trained first; its settings are changed by teacher.FIELD=VALUE.
 
     \b
     Examples:
@@ -68,6 +75,7 @@ def train(
       jaxrobust train mnist1k_srt --data-dir ~/tensorflow_datasets --seed 1
       jaxrobust train digits_srt --seeds 0,1,2,3
       jaxrobust train digits_srt objective=rt objective.lam=0.5 --run-dir runs/mine
+      jaxrobust train digits_rst teacher.num_steps=300
       jaxrobust train digits_at 'objective.attack=pgd(neighbourhood=l2(eps=1.0), steps=10, step_size=0.25)'
       jaxrobust train digits_srt data.dataset=folder:photos data.size=8,8 model.num_classes=4
 
@@ -106,11 +114,12 @@ def train(
     }
     if seeds:
         stem = run_dir or common.RUNS / name
-        run_dirs = [stem.with_name(f"{stem.name}-seed{one}") for one in seeds]
-        runs = experiments.train_seeds(experiment, seeds, run_dirs, **options)
+        run_dirs = _one_per_seed(stem, seeds)
+        teacher_dirs = None if teacher_dir is None else _one_per_seed(teacher_dir, seeds)
+        runs = experiments.train_seeds(experiment, seeds, run_dirs, teacher_dirs=teacher_dirs, **options)
     else:
         run_dirs = [run_dir or common.RUNS / f"{name}-seed{experiment.seed}"]
-        run = experiments.train(experiment, run_dirs[0], **options)
+        run = experiments.train(experiment, run_dirs[0], teacher_dir=teacher_dir, **options)
         if run is None:  # Not the first process, which alone has the folder.
             return
         runs = [run]
@@ -120,3 +129,7 @@ def train(
             f"Finished {experiment.num_steps} steps in {folder}. Kept checkpoint: step {run.step}; {shown}"
         )
     common.say(f"Next: jaxrobust evaluate {run_dirs[0]}")
+
+
+def _one_per_seed(stem: Path, seeds: list[int]) -> list[Path]:
+    return [stem.with_name(f"{stem.name}-seed{one}") for one in seeds]

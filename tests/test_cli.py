@@ -407,11 +407,11 @@ def test_help_does_not_import_jax():
     [
         ("attacks", ["pgd", "mi_fgsm", "GridAdv.R", "--attacks cw_ball", "The margin loss of C&W"]),
         ("suites", ["table3", "table6", "autoattack", "composite", "pgd>grid_adv>colour"]),
-        ("objectives", ["standard", "at", "rt", "srt"]),
+        ("objectives", ["standard", "at", "rt", "srt", "uat", "rst", "klr"]),
         ("models", ["small_cnn", "tiny_cnn", "wrn"]),
         ("datasets", ["digits", "orl", "folder:PATH", "npz:PATH"]),
         ("neighbourhoods", ["linf", "l2", "rotation_translation"]),
-        ("experiments", ["digits_srt", "mnist_srt", "mnist1k_rt_full", "cifar10_spatial_srt"]),
+        ("experiments", ["digits_srt", "mnist1k_rt_full", "cifar10_spatial_klr", "digits_uat"]),
         ("reproductions", ["digits_demo", "srt_mnist"]),
     ],
 )

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from jaxrobust.experiments import digits_demo, srt_mnist
 from jaxrobust.experiments.codec import dumps, from_json, loads, to_json
-from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment
+from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment, standard_teacher
 from jaxrobust.experiments.judge import Prediction, evaluate_run, evaluate_stored, predict
 from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
-from jaxrobust.experiments.run import Run, is_finished, load_run, train, train_seeds
+from jaxrobust.experiments.run import Run, is_finished, load_run, train
+from jaxrobust.experiments.run_seeds import train_seeds
 
 REPRODUCTIONS: dict[str, Callable[..., None]] = {
     "digits_demo": digits_demo.reproduce,
@@ -34,6 +35,7 @@ __all__ = [
     "load_run",
     "loads",
     "predict",
+    "standard_teacher",
     "summary",
     "to_json",
     "train",

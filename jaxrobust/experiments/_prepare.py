@@ -21,6 +21,20 @@ from jaxrobust.types import Model, PyTree
 _VALIDATION_BATCH = 250
 
 
+class Checked(NamedTuple):
+    """A run of which everything is checked that a user may get wrong, before anything is trained."""
+
+    experiment: Experiment
+    folder: Path
+    dataset: data.Dataset
+    runtime: Runtime
+    model: Model
+    parts: data.Split
+    sizes: data.BatchSizes
+    init_from: str | os.PathLike | None
+    weights: tuple[PyTree, PyTree] | None
+
+
 class Prepared(NamedTuple):
     """A run that is ready to train; `start` is the step it goes on from, `config` that of its folder."""
 
@@ -43,7 +57,7 @@ class Prepared(NamedTuple):
             self.member.checkpoints.close()
 
 
-def prepare(
+def check(
     experiment: Experiment,
     folder: Path,
     dataset: data.Dataset,
@@ -52,13 +66,8 @@ def prepare(
     num_devices: int,
     resume: bool,
     init_from: str | os.PathLike | None,
-    checkpoint_every: int | None,
-    keep: int,
-) -> Prepared:
-    """Checks everything that a user may get wrong, and opens the folder's checkpoints.
-
-    `num_devices`: how many divide a batch.
-    """
+) -> Checked:
+    """Reads what the run starts from and checks it; `num_devices`: how many divide a batch."""
     _check_folder(folder, resume)
     model = models.build(experiment.model, dataset.image_shape)
     model = models.with_precision(model, runtime.precision)
@@ -71,13 +80,29 @@ def prepare(
         selection=experiment.data.selection,
         seed=experiment.data.seed,
     )
-    feed = _feed(experiment, parts, num_devices, runtime.micro_batches)
+    sizes = experiment.batch_sizes(
+        len(parts.labelled.labels), len(parts.unlabelled), num_devices, runtime.micro_batches
+    )
     weights = None if init_from is None else _weights(init_from, experiment.model, dataset.image_shape)
-    config = _config(experiment, dataset) | start_config(init_from, weights, model, runtime)
+    return Checked(experiment, folder, dataset, runtime, model, parts, sizes, init_from, weights)
+
+
+def prepare(
+    checked: Checked, *, pseudo_labels: np.ndarray | None, checkpoint_every: int | None, keep: int
+) -> Prepared:
+    """Opens the folder's checkpoints; `pseudo_labels`: of the unlabelled images, for a run with a teacher."""
+    experiment, folder, model, runtime = checked.experiment, checked.folder, checked.model, checked.runtime
+    parts = checked.parts._replace(pseudo_labels=pseudo_labels)
+    start = start_config(checked.init_from, checked.weights, model, runtime)
+    config = _config(experiment, checked.dataset) | start
+    if pseudo_labels is not None:
+        config["pseudo_labels"] = digest(pseudo_labels)
+    feed = _feed(experiment, parts, checked.sizes)
+    judged = [f"experiment.{part}{name}" for part in ("", "teacher.") for name in codec.JUDGED]
     checkpoints = training.Checkpoints(
         folder / "checkpoints",
         config=config,
-        ignored=tuple(f"experiment.{name}" for name in codec.JUDGED),
+        ignored=tuple(judged),
         keep=keep,
         save_every=checkpoint_every or max(experiment.num_steps // 10, 1),
         best_metric=_best_metric(experiment) if experiment.data.num_validation else None,
@@ -90,11 +115,16 @@ def prepare(
         if experiment.data.num_validation
         else None,
         sinks=(training.JsonLines(folder / "metrics.jsonl"), training.TensorBoard(folder / "tensorboard")),
-        init_from=weights,
+        init_from=checked.weights,
     )
     # Only process 0 knows its checkpoints, and all must decide alike, or some would wait for the others.
-    start = int(agree(np.array(checkpoints.latest_step() or 0)))
-    return Prepared(experiment, folder, model, parts, member, config, start)
+    latest = int(agree(np.array(checkpoints.latest_step() or 0)))
+    return Prepared(experiment, folder, model, parts, member, config, latest)
+
+
+def digest(pseudo_labels: np.ndarray) -> str:
+    """16 hexadecimal digits of a SHA-256 over pseudo-labels, by which a run knows its own."""
+    return hashlib.sha256(np.ascontiguousarray(pseudo_labels, np.dtype("<i4")).tobytes()).hexdigest()[:16]
 
 
 def _check_classes(module: nn.Module, dataset: data.Dataset) -> None:
@@ -117,10 +147,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
         raise ValueError(message or f"Process 0 refused the folder {folder}.")
 
 
-def _feed(experiment: Experiment, parts: data.Split, num_devices: int, micro_batches: int) -> data.Feed:
-    sizes = experiment.batch_sizes(
-        len(parts.labelled.labels), len(parts.unlabelled), num_devices, micro_batches
-    )
+def _feed(experiment: Experiment, parts: data.Split, sizes: data.BatchSizes) -> data.Feed:
     return data.make_feed(
         parts,
         sizes,
@@ -220,8 +247,9 @@ def opening(run: Prepared, where: str) -> str:
     parts, sizes = run.parts, run.member.feed.sizes
     counts = (len(parts.labelled.labels), len(parts.unlabelled), len(parts.validation.labels))
     how = f"resuming at step {run.start}" if run.start else "a new run"
+    taught = "" if run.experiment.teacher is None else " with a teacher's labels"
     return (
-        f"{run.experiment.data.dataset}: {counts[0]} labelled, {counts[1]} unlabelled, {counts[2]} for "
-        f"validation; each step {sizes.labelled} labelled + {sizes.unlabelled} unlabelled on {where}. "
+        f"{run.experiment.data.dataset}: {counts[0]} labelled, {counts[1]} unlabelled{taught}, {counts[2]} "
+        f"for validation; each step {sizes.labelled} labelled + {sizes.unlabelled} unlabelled on {where}. "
         f"{run.folder}: {how}."
     )

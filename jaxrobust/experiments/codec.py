@@ -67,7 +67,10 @@ def _is_late(value: Any, name: str) -> bool:
 
 def training_json(experiment: Experiment) -> dict[str, Any]:
     """What decides the trained weights: all but how the run is judged, and its note."""
-    return {name: value for name, value in to_json(experiment).items() if name not in JUDGED}
+    found = {name: value for name, value in to_json(experiment).items() if name not in JUDGED}
+    if experiment.teacher is not None:
+        found["teacher"] = training_json(experiment.teacher)
+    return found
 
 
 def from_json(cls: type[T], value: Any, path: str = "") -> T:

@@ -14,8 +14,9 @@ from flax import linen as nn
 from jaxrobust import _validate
 from jaxrobust.data import SELECTIONS, Augment, BatchSizes, compose_batch
 from jaxrobust.evaluation import ThreatModel, suite
+from jaxrobust.objectives import Standard
 from jaxrobust.training import OptimizerConfig
-from jaxrobust.types import Attack, Objective
+from jaxrobust.types import LATER, Attack, Objective
 
 PIXEL_ATTACKS = ("none", "fgsm", "pgd", "mi_fgsm")
 SPATIAL_ATTACKS = ("none", "rand_adv", "grid_adv", "rand_adv.t", "grid_adv.t", "rand_adv.r", "grid_adv.r")
@@ -111,6 +112,9 @@ class Experiment:
         threat: radii and lengths of the evaluation's attacks.
         attacks: names of the evaluation's attacks, as `jaxrobust.evaluation.parse` reads them.
         note: what this reproduces, with the published number and what differs.
+        teacher: the experiment that is trained first, of the same `data`, for an objective that needs
+            pseudo-labels (`RST`, `UAT` with fixed targets): what its best checkpoint says of the unlabelled
+            images. None for other objectives.
     """
 
     data: DataConfig
@@ -129,9 +133,11 @@ class Experiment:
     threat: ThreatModel
     attacks: tuple[str, ...] = PIXEL_ATTACKS
     note: str = ""
+    teacher: "Experiment | None" = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         self._check_kinds()
+        self._check_teacher()
         if self.labelled_per_step is not None:
             _validate.at_least("labelled_per_step", self.labelled_per_step, 1)
         _validate.at_least("num_steps", self.num_steps, 1)
@@ -162,6 +168,28 @@ class Experiment:
                 what = {"Module": "flax module"}.get(kind.__name__, kind.__name__)
                 raise ValueError(f"Expected {name} to be of the kind {what}, got {value!r}.")
 
+    def _check_teacher(self) -> None:
+        """There is a teacher where one is needed and nowhere else, and it sees no more than this run."""
+        name, teacher = type(self.objective).__name__, self.teacher
+        if teacher is None:
+            if needs_pseudo_labels(self.objective):
+                raise ValueError(
+                    f"{name} needs pseudo-labels, got teacher=None. Give it the experiment that is trained "
+                    "first, such as standard_teacher(experiment)."
+                )
+            return
+        if not isinstance(teacher, Experiment):
+            raise ValueError(f"Expected teacher to be of the kind Experiment, got {teacher!r}.")
+        if not needs_pseudo_labels(self.objective):
+            raise ValueError(f"{name} needs no pseudo-labels, got a teacher. Set teacher=None.")
+        if teacher.teacher is not None:
+            raise ValueError("Expected a teacher without a teacher of its own.")
+        if teacher.data != self.data:
+            raise ValueError(
+                "Expected a teacher of the run's own data, or it may have seen validation images as labelled "
+                f"ones: got {teacher.data} beside {self.data}. Change data, not teacher.data."
+            )
+
     def batch_sizes(
         self, num_labelled: int, num_unlabelled: int, num_devices: int = 1, micro_batches: int = 1
     ) -> BatchSizes:
@@ -181,5 +209,27 @@ class Experiment:
         return mixed
 
     def seeded(self, seed: int) -> "Experiment":
-        """This experiment with another seed for the run *and* for the split."""
-        return dataclasses.replace(self, seed=seed, data=dataclasses.replace(self.data, seed=seed))
+        """This experiment with another seed for the run, for the split, *and* for the teacher's run."""
+        teacher = None if self.teacher is None else self.teacher.seeded(seed)
+        data = dataclasses.replace(self.data, seed=seed)
+        return dataclasses.replace(self, seed=seed, data=data, teacher=teacher)
+
+
+def needs_pseudo_labels(objective: Objective) -> bool:
+    """Whether an objective reads `Batch.pseudo_label`, so that an experiment with it has a teacher."""
+    return bool(getattr(objective, "needs_pseudo_labels", False))
+
+
+def standard_teacher(experiment: Experiment) -> Experiment:
+    """The teacher of UAT's and RST's papers: a standard model of the same data, net, optimizer and steps.
+
+    Its checkpoint is chosen by clean accuracy: what little robust accuracy it has is noise.
+    """
+    return dataclasses.replace(
+        experiment,
+        objective=Standard(),
+        batches=BatchForm.LABELLED,
+        validation_attack=None,
+        note="",
+        teacher=None,
+    )

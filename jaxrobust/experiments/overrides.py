@@ -3,7 +3,8 @@
 A value is read by the type of the field it goes to: a number (`0.3`, `8/255`), true/false/none, a tuple
 `(16, 16)`, the name of a registered component or function, or a component with its fields,
 `pgd(neighbourhood=linf(eps=8/255), steps=10)`. A component's bare name keeps the fields that the old and the
-new component share.
+new component share. A teacher follows the experiment's `data` and `seed`; `objective=rst` brings a standard
+one, which `teacher.num_steps=...` changes, and another objective sends it away.
 """
 
 import ast
@@ -13,9 +14,12 @@ import operator
 from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
+from flax import linen as nn
+
 from jaxrobust.evaluation import split_names
 from jaxrobust.experiments import _components, codec
-from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.experiment import Experiment, needs_pseudo_labels, standard_teacher
+from jaxrobust.types import Objective
 
 _OPERATORS = {
     ast.Add: operator.add,
@@ -73,7 +77,25 @@ def _set(node: Any, path: list[str], text: str, done: tuple[str, ...]) -> Any:
     here = (*done, name)
     kind = _components.field_kind(cls, name)
     new = _set(child, rest, text, here) if rest else _value(text, hint, child, ".".join(here), kind)
-    return _rebuild(node, {name: new}, ".".join(here))
+    related = _for_teacher(node, name, new) if isinstance(node, Experiment) else {}
+    return _rebuild(node, {name: new, **related}, ".".join(here))
+
+
+def _for_teacher(experiment: Experiment, name: str, new: Any) -> dict[str, Any]:
+    """What a change means for the teacher: it has the run's data, seed and classes, and is there where it is
+    needed."""
+    teacher = experiment.teacher
+    if name in ("data", "seed") and teacher is not None:
+        return {"teacher": dataclasses.replace(teacher, **{name: new})}
+    if name == "model" and teacher is not None and isinstance(new, nn.Module):
+        model: Any = teacher.model
+        classes = getattr(new, "num_classes", model.num_classes)
+        return {"teacher": dataclasses.replace(teacher, model=model.clone(num_classes=classes))}
+    if name == "objective" and isinstance(new, Objective):
+        if not needs_pseudo_labels(new):
+            return {"teacher": None}
+        return {"teacher": teacher or standard_teacher(experiment)}
+    return {}
 
 
 def _rebuild(node: Any, changes: dict[str, Any], path: str) -> Any:

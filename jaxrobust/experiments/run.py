@@ -2,14 +2,14 @@
 
 A run's folder holds `config.json` (the resolved configuration with the classes and the data's fingerprint),
 `checkpoints/` (each with the same configuration), `metrics.jsonl`, `tensorboard/`, and `result.json` once
-finished.
+finished. A run with a teacher also has the teacher's run in `teacher/` and `pseudo_labels.npz`.
 """
 
 import functools
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ from typing import Any
 import jax
 
 from jaxrobust import data, models, training
-from jaxrobust.experiments import codec
+from jaxrobust.experiments import _teacher, codec
 from jaxrobust.experiments._files import read_rows, write_text
-from jaxrobust.experiments._prepare import Prepared, opening, prepare, validate_every
-from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments._prepare import Prepared, check, opening, prepare, validate_every
+from jaxrobust.experiments.experiment import DataConfig, Experiment
 from jaxrobust.training import Runtime
 from jaxrobust.types import Model, PyTree
 
 CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
+TEACHER_FOLDER = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +71,7 @@ def train(
     data_dir: str | os.PathLike | None = None,
     resume: bool = True,
     init_from: str | os.PathLike | None = None,
+    teacher_dir: str | os.PathLike | None = None,
     checkpoint_every: int | None = None,
     keep: int = 2,
     progress: bool = True,
@@ -81,6 +83,10 @@ def train(
     the test set is not read. A finished run is returned without training. With several processes, every one
     calls this; process 0 alone writes and reads the folder, so the others need not see its files.
 
+    Where the experiment has a teacher, that is trained first, then its best checkpoint labels the unlabelled
+    images, then this run begins; killed at any moment, the same call goes on where it stopped. The run's
+    configuration keeps a hash of these labels, and a folder with checkpoints from other ones is refused.
+
     Args:
         experiment: what to train.
         run_dir: its folder, made if absent.
@@ -88,7 +94,10 @@ def train(
         data_dir: the folder of prepared sets; None reads TFDS_DATA_DIR.
         resume: False refuses a folder that has checkpoints.
         init_from: another run, a checkpoint, or a state dict of PyTorch (.safetensors, .npz) to start from;
-            the run's configuration keeps its name and a hash of the weights, so resuming needs the same.
+            the run's configuration keeps its name and a hash of the weights, so resuming needs the same. The
+            teacher starts from new weights.
+        teacher_dir: the folder of the teacher's run, so that several runs may share one; None for
+            `RUN/teacher`.
         checkpoint_every: steps between checkpoints; None for a tenth of the run.
         keep: how many of the newest checkpoints stay; the best stays besides.
         progress: show a bar.
@@ -103,8 +112,10 @@ def train(
         training.Interrupted: after SIGTERM, with the state saved.
     """
     runtime = runtime or Runtime()
+    check_teacher_dir(experiment, teacher_dir)
     folder = Path(run_dir).absolute()
-    run = prepare(
+    options: dict[str, Any] = {"checkpoint_every": checkpoint_every, "keep": keep}
+    checked = check(
         experiment,
         folder,
         load_data(experiment, data_dir),
@@ -112,15 +123,25 @@ def train(
         num_devices=runtime.device_count,
         resume=resume,
         init_from=init_from,
-        checkpoint_every=checkpoint_every,
-        keep=keep,
     )
-    log_fn(opening(run, f"{_devices(runtime.device_count)}, {runtime.resolved.value}"))
+
+    def teach(_: list[int]) -> list[Run | None]:
+        assert experiment.teacher is not None
+        where = teacher_dir or folder / TEACHER_FOLDER
+        log_fn(f"The teacher, {type(experiment.teacher.objective).__name__}, is trained first: {where}.")
+        # A folder that is given for the teacher is there to be used, trained or not.
+        given: dict[str, Any] = {"resume": resume or teacher_dir is not None, "progress": progress}
+        given |= {"runtime": runtime, "data_dir": data_dir, "log_fn": log_fn}
+        return [train(experiment.teacher, where, **given, **options)]
+
+    (labels,) = _teacher.pseudo_labels([checked], teach)
+    run = prepare(checked, pseudo_labels=labels, **options)
+    log_fn(opening(run, f"{devices_in_words(runtime.device_count)}, {runtime.resolved.value}"))
     if run.finished:
         run.close()
         return load_run(folder) if runtime.is_main else None
     if runtime.is_main:
-        _write_json(folder / CONFIG_FILE, run.config)
+        write_json(folder / CONFIG_FILE, run.config)
     began = time.monotonic()
     training.fit(
         **run.member._asdict(),
@@ -135,100 +156,25 @@ def train(
     )
     if not runtime.is_main:
         return None
-    _write_result(run, time.monotonic() - began)
+    write_result(run, time.monotonic() - began)
     return load_run(folder)
 
 
-def train_seeds(
-    experiment: Experiment,
-    seeds: Sequence[int],
-    run_dirs: Sequence[str | os.PathLike],
-    *,
-    runtime: Runtime | None = None,
-    data_dir: str | os.PathLike | None = None,
-    resume: bool = True,
-    init_from: str | os.PathLike | None = None,
-    checkpoint_every: int | None = None,
-    keep: int = 2,
-    progress: bool = True,
-    log_fn: Callable[[str], None] = lambda text: None,
-) -> list[Run]:
-    """Trains an experiment from several seeds at once, each into a folder as `train` would leave it.
-
-    The runs take their steps together, see `training.fit_seeds`: for small models on an accelerator, or on
-    several, since each run lies on one device. A seed is that of the run and of its split, as in
-    `Experiment.seeded`. Finished runs are left alone; the others go on from the newest step of which all have
-    a checkpoint. Any of them can go on by itself with `train`.
-
-    Args:
-        experiment: what to train; its own seeds are not used.
-        seeds: one per run.
-        run_dirs: their folders.
-        runtime: as in `training.fit_seeds`.
-        data_dir, resume, init_from, checkpoint_every, keep, progress, log_fn: as in `train`.
-
-    Returns:
-        The `Run` of each seed's best checkpoint.
-
-    Raises:
-        ValueError: as many folders as seeds are not given, runs that cannot go together, or as in `train`.
-        training.Diverged: with the `seed` it happened to.
-        training.Interrupted: after SIGTERM, with the states saved.
-    """
-    runtime = runtime or Runtime()
-    training.check_distinct(seeds)
-    if len(run_dirs) != len(seeds):
-        raise ValueError(f"Expected a folder for each of {len(seeds)} seeds, got {len(run_dirs)} folders.")
-    dataset = load_data(experiment, data_dir)
-    folders = [Path(run_dir).absolute() for run_dir in run_dirs]
-    runs = [
-        prepare(
-            experiment.seeded(seed),
-            folder,
-            dataset,
-            runtime=runtime,
-            num_devices=1,
-            resume=resume,
-            init_from=init_from,
-            checkpoint_every=checkpoint_every,
-            keep=keep,
-        )
-        for seed, folder in zip(seeds, folders)
-    ]
-    for run in runs:
-        log_fn(opening(run, f"{_devices(runtime.device_count)}, together with the other seeds"))
-        if run.finished:
-            run.close()
-    runs = [run for run in runs if not run.finished]
-    if runs:
-        for run in runs:
-            _write_json(run.folder / CONFIG_FILE, run.config)
-        began = time.monotonic()
-        training.fit_seeds(
-            [run.member for run in runs],
-            model=runs[0].model,
-            objective=experiment.objective,
-            optimizer=experiment.optimizer.build(experiment.num_steps),
-            num_steps=experiment.num_steps,
-            runtime=runtime,
-            validate_every=validate_every(experiment),
-            ema_decay=experiment.ema_decay,
-            progress=progress,
-        )
-        seconds = time.monotonic() - began
-        for run in runs:
-            # Its share of the time, so that sums over runs are right.
-            _write_result(run, seconds / len(runs), together=[other.experiment.seed for other in runs])
-    return [load_run(folder) for folder in folders]
+def check_teacher_dir(experiment: Experiment, given: Any) -> None:
+    """Raises ValueError for a teacher's folder that nobody will use."""
+    if given is not None and experiment.teacher is None:
+        raise ValueError("A folder for a teacher is given, but the experiment has no teacher; leave it out.")
 
 
-def _devices(count: int) -> str:
+def devices_in_words(count: int) -> str:
+    """How many devices of which kind a run takes."""
     return f"{count} {jax.default_backend()} device(s)"
 
 
-def _write_result(run: Prepared, seconds: float, **more: Any) -> None:
+def write_result(run: Prepared, seconds: float, **more: Any) -> None:
+    """`result.json`, by which a run is known to be finished."""
     steps = {"steps": run.experiment.num_steps, "seconds": round(seconds, 2), "resumed_at": run.start}
-    _write_json(run.folder / RESULT_FILE, {**steps, **more})
+    write_json(run.folder / RESULT_FILE, {**steps, **more})
 
 
 def load_run(path: str | os.PathLike, *, which: str = "best") -> Run:
@@ -280,14 +226,15 @@ def is_finished(run_dir: str | os.PathLike, experiment: Experiment) -> bool:
         return False
 
 
-def load_data(experiment: Experiment, data_dir: str | os.PathLike | None) -> data.Dataset:
-    """The images of an experiment."""
+def load_data(experiment: Experiment | DataConfig, data_dir: str | os.PathLike | None) -> data.Dataset:
+    """The images of an experiment, or of its `data`."""
+    config = experiment.data if isinstance(experiment, Experiment) else experiment
     # The seed of `load` draws test images where a set has none: fixed, or runs could not be compared.
     return data.load(
-        experiment.data.dataset,
+        config.dataset,
         data_dir=None if data_dir is None else Path(data_dir),
         seed=0,
-        **experiment.data.options,
+        **config.options,
     )
 
 
@@ -318,5 +265,6 @@ def _validation_at(folder: Path, step: int) -> dict[str, float]:
     return found
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file of the run's folder; it is complete or as before."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -74,7 +74,7 @@ class KLR:
             keys.labelled, net, batch.image, attack, warmup=self.warmup, joint_pass=self.joint_pass
         )
         loss = standard_loss = losses.mean(self.loss_fn(passes.logits, batch.label))
-        if share:
+        if share and passes.perturbed is not None:
             adversarial_loss = losses.mean(self.loss_fn(passes.perturbed, batch.label))
             loss = standard_loss = (1 - share) * standard_loss + share * adversarial_loss
         metrics = {"standard_loss": standard_loss, "accuracy": _rows.accuracy(passes.logits, batch.label)}

@@ -19,7 +19,9 @@ TINY = (
 )
 
 
-def train_on_two(folders: tuple[Path, Path], *options: str) -> list[tuple[int, str]]:
+def train_on_two(
+    folders: tuple[Path, Path], *options: str, name: str = "digits_standard"
+) -> list[tuple[int, str]]:
     """Exit code and output of both processes."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -31,7 +33,7 @@ def train_on_two(folders: tuple[Path, Path], *options: str) -> list[tuple[int, s
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": "2",
     }
-    line = [sys.executable, "-m", "jaxrobust", "train", "digits_standard", "--distributed", *TINY, *options]
+    line = [sys.executable, "-m", "jaxrobust", "train", name, "--distributed", *TINY, *options]
     processes = [
         subprocess.Popen(
             [*line, "--run-dir", str(folder)],
@@ -71,3 +73,14 @@ def test_the_first_process_refuses_for_both(tmp_path):
     answers = train_on_two((tmp_path / "first", tmp_path / "second"), "--no-resume")
     assert [code for code, _ in answers] == [1, 1]
     assert "holds a run already" in answers[0][1]
+
+
+@pytest.mark.slow
+def test_the_first_process_teaches_both(tmp_path):
+    """The second has no file of the teacher, and both see the same pseudo-labels, also when started again."""
+    folders = (tmp_path / "first", tmp_path / "second")
+    options = ("teacher.num_steps=2", "teacher.batch_size=16", "teacher.validate_every=0")
+    for _ in range(2):
+        answers = train_on_two(folders, *options, "objective.attack.steps=1", name="digits_rst")
+        assert [code for code, _ in answers] == [0, 0]
+        assert (folders[0] / "pseudo_labels.npz").is_file() and not folders[1].exists()
