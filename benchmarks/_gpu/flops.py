@@ -123,8 +123,12 @@ def passes(module: nn.Module, image_shape: tuple[int, int, int], *, padded: bool
     return Passes(forward, 2 * forward, 3 * forward - counts[0])
 
 
-def compilers_count(model: Model, platform: str, rows: int = 2) -> Passes:
-    """The same of XLA's cost analysis, before optimisation: it adds what is no product, such as BatchNorm."""
+def compilers_count(model: Model, platform: str, rows: int = 2) -> Passes | None:
+    """The same of XLA's cost analysis, before optimisation: it adds what is no product, such as BatchNorm.
+
+    Of a program for `platform`, made by the default device's client; None where that one does not count, as
+    those of plugins (CUDA's) do not.
+    """
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((rows, *model.image_shape), jnp.float32)
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32)
@@ -134,13 +138,17 @@ def compilers_count(model: Model, platform: str, rows: int = 2) -> Passes:
         outputs, _ = model.apply(params, stats, x, train=train, keys=keys)
         return cross_entropy(outputs.logits, labels).mean()
 
-    def operations(fn: Any, train: bool) -> int:
+    def operations(fn: Any, train: bool) -> int | None:
         traced = jax.jit(fn, static_argnums=4).trace(params, stats, images, labels, train)
-        analysis = traced.lower(lowering_platforms=(platform,)).cost_analysis() or {}
-        return round(analysis.get("flops", 0.0) / rows)
+        try:
+            analysis = traced.lower(lowering_platforms=(platform,)).cost_analysis() or {}
+        except (NotImplementedError, jax.errors.JaxRuntimeError):
+            return None
+        return round(analysis["flops"] / rows) if analysis.get("flops") else None
 
-    return Passes(
-        operations(loss, False),
-        operations(jax.grad(loss, argnums=2), False),
-        operations(jax.grad(loss), True),
-    )
+    forward = operations(loss, False)
+    image = operations(jax.grad(loss, argnums=2), False)
+    weights = operations(jax.grad(loss), True)
+    if forward is None or image is None or weights is None:
+        return None
+    return Passes(forward, image, weights)

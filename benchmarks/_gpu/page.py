@@ -149,8 +149,8 @@ def _operations(checks: Mapping[str, Any]) -> str:
                 [
                     NETS[net],
                     title,
-                    *(f"{counted[by][kind] / 1e9:.3f}" for by in ("needed", "with_padding", "xla")),
-                    f"{counted['xla_over_needed'][kind]:.3f}",
+                    *(_number(counted[by].get(kind), 1e9) for by in ("needed", "with_padding", "xla")),
+                    _number(counted["xla_over_needed"].get(kind)),
                 ]
             )
     same = [
@@ -163,6 +163,10 @@ def _operations(checks: Mapping[str, Any]) -> str:
         ["net", "pass of one image", "needed, GFLOP", "with padding", "XLA's count", "XLA's / needed"], rows
     )
     return "\n\n".join([table, *same])
+
+
+def _number(value: float | None, unit: float = 1.0) -> str:
+    return "–" if value is None else f"{value / unit:.3f}"
 
 
 def _rate(one: Mapping[str, Any] | None) -> str:

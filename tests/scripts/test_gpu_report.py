@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from benchmarks._gpu import cases, flops, page, report, rival
@@ -133,6 +134,20 @@ def test_counted_operations_are_the_compilers_but_for_what_is_no_product(module,
     ours = flops.passes(module, shape)
     for name, count in flops.compilers_count(build(module, shape), "cuda")._asdict().items():
         assert 1 < count / getattr(ours, name) < 1.01
+
+
+def test_a_compiler_that_does_not_count_leaves_a_dash(monkeypatch):
+    """As CUDA's client; and it is the CPU's that is asked."""
+    asked = []
+
+    def cost_analysis(lowered):
+        asked.append(jax.config.jax_default_device.platform)
+
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", cost_analysis)
+    net = cases.Net(SmallCNN(widths=(2, 2), hidden=2), (16, 16, 1), 4, 1.0)
+    counts = report._counts(net)
+    assert counts["xla"] == {} and asked == ["cpu"] * 3
+    assert page._operations({"small_cnn": {"flops": counts}}).count(" – | – |") == 3
 
 
 @pytest.fixture
