@@ -269,7 +269,9 @@ class Aux(NamedTuple):
 class Objective(Protocol):
     """A defence as a value: a frozen dataclass that holds its attack and chooses the inner target.
 
-    Optional: `on_validation(obj_state, metrics) -> obj_state`, called on the host after each validation.
+    Optional: `on_validation(obj_state, metrics) -> obj_state`, called on the host after each validation;
+    `needs_pseudo_labels`, a class attribute or property: it reads `Batch.pseudo_label`, so that an experiment
+    with it must have a teacher.
     """
 
     def init(self, params: PyTree) -> PyTree:

@@ -14,8 +14,9 @@ class AT:
     .. math:: \frac{1}{|D_L|} \sum_{(x, y) \in D_L} \max_{x' \in N(x)} L(f_w(x'), y)
 
     It is the surrogate of eq. (5) of CN111401445A. With random search over rotations and translations as the
-    attack this is Worst-of-k. The attack sees the net in eval mode (Madry's code: train mode), so that one
-    row's attack does not depend on the others. Unlabelled images are ignored.
+    attack this is Worst-of-k, with a `Sequence` of that and PGD on pixels AT+. The attack sees the net in
+    eval mode (Madry's code: train mode), so that one row's attack does not depend on the others. Unlabelled
+    images are ignored.
 
     Args:
         attack: finds x'; its own loss is usually the same as `loss_fn`.

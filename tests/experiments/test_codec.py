@@ -99,7 +99,7 @@ def _damaged(change):
         (lambda s: s["objective"]["loss_fn"].update(fn="ce"), r"Unknown component 'ce'"),
         (
             lambda s: s.update(objective={"kind": "linf", "eps": 0.1}),
-            r"objective takes an objective \(at, klr, rst, rt, srt, standard, trades, uat\), got the neighbourhood 'linf'",
+            r"objective takes an objective \(at, klr, .*, trades, uat\), got the neighbourhood 'linf'",
         ),
         (lambda s: s.update(model=s["objective"]["attack"]), r"model takes a model .*got the attack 'pgd'"),
         (

@@ -34,6 +34,7 @@ TINY = [
     "batch_size=32",
     "teacher.batch_size=32",
     "data.num_validation=20",
+    "data.selection=random",
     "validation_attack=None",
     "model.widths=2,4",
     "model.hidden=8",
@@ -60,7 +61,7 @@ def labels_of(folder):
         return found["labels"]
 
 
-def unlabelled(one):
+def split_of(one):
     config = one.data
     return data.split(
         load_data(config, None).train,
@@ -68,7 +69,7 @@ def unlabelled(one):
         num_validation=config.num_validation,
         selection=config.selection,
         seed=config.seed,
-    ).unlabelled
+    )
 
 
 def assert_same(run, other):
@@ -79,7 +80,7 @@ def test_pseudo_labels_are_what_the_teachers_best_checkpoint_says(tiny, run):
     teacher = load_run(run.folder / "teacher")
     assert is_finished(run.folder / "teacher", tiny.teacher) and is_finished(run.folder, tiny)
     assert isinstance(teacher.experiment.objective, Standard)
-    images = unlabelled(tiny)
+    images = split_of(tiny).unlabelled
     logits = teacher.logits_fn(np.asarray(images, np.float32) / 255)
     labels = labels_of(run.folder)
     np.testing.assert_array_equal(labels, np.argmax(logits, -1))
@@ -134,6 +135,18 @@ def test_mistakes_are_answered_before_the_teacher_is_trained(tiny, tmp_path):
     assert not (tmp_path / "run" / "teacher").exists() and not (tmp_path / "other").exists()
     with pytest.raises(ValueError, match="the experiment has no teacher"):
         train(get("digits_srt"), tmp_path / "srt", teacher_dir=tmp_path / "teacher", **ONE)
+
+
+def test_no_label_of_an_unlabelled_image_is_read_by_teacher_or_run(tiny, run, tmp_path, monkeypatch):
+    """Wrong labels of all unlabelled images, at the source, change not one bit."""
+    clean = load_data(tiny, None)
+    labels = clean.train.labels.copy()
+    chosen = split_of(tiny).indices["unlabelled"]
+    labels[chosen] = (labels[chosen] + 1) % 10
+    poisoned = dataclasses.replace(clean, train=data.ImageSet(clean.train.images, labels))
+    monkeypatch.setattr("jaxrobust.experiments.run.load_data", lambda *_: poisoned)
+    assert_same(train(tiny, tmp_path / "run", **ONE), run)
+    np.testing.assert_array_equal(labels_of(tmp_path / "run"), labels_of(run.folder))
 
 
 def test_seeds_have_their_own_teachers(tiny, run, tmp_path):
