@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks._gpu import cases, flops, programs
+from benchmarks._gpu import cases, flops, programs, turns
 from benchmarks._gpu.cases import Case, Net
 from benchmarks._gpu.programs import Data, Program
 from benchmarks._gpu.rival import Rival
@@ -191,24 +190,28 @@ def _attempt(
         left = max(clock.left, 0.0)
         report.skipped[case.name] = f"needs about {expected:.0f} s, of the budget {left:.0f} s were left"
         return
-    began = time.monotonic()
+    began, at = time.monotonic(), len(report.cases)
     # What stands there if the budget ends meanwhile.
     report.skipped[case.name] = "the budget ended during this case"
     say(f"{case.name}: compiling, {clock.left:.0f} s left")
+
+    def keep(found: dict[str, Any], theirs: float) -> None:
+        report.cases[at:] = [found | {"our_seconds": round(time.monotonic() - began - theirs, 1)}]
+        report.skipped.pop(case.name, None)
+
     try:
-        found = _measure(report, options, clock, case, net, weights, given, rival)
+        _measure(report, options, clock, case, net, weights, given, rival, keep)
     except Exception as error:  # out of memory, mostly, and of a kind of its own in every version
-        report.skipped[case.name] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+        del report.cases[at:]
+        report.skipped[case.name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
         say(f"{case.name}: {report.skipped[case.name]}")
+        rival.release()
         return
     finally:
         jax.clear_caches()
-    spent = time.monotonic() - began
-    theirs = sum(one["compile_seconds"] for name, one in found["participants"].items() if name != OURS)
-    del report.skipped[case.name]
-    report.cases.append(found | {"our_seconds": round(spent - theirs, 1)})
-    ours = found["participants"][OURS]
+    ours = report.cases[at]["participants"][OURS]
     share = "" if ours["utilisation"] is None else f", {ours['utilisation']:.1%} of the peak"
+    spent = time.monotonic() - began
     say(f"{case.name}: {ours['images_per_second']:,.1f} images/s{share}, {spent:.0f} s in all")
 
 
@@ -221,21 +224,51 @@ def _measure(
     weights: tuple[PyTree, PyTree],
     given: Data | None,
     rival: Rival,
-) -> dict[str, Any]:
-    """Ours and PyTorch's forms of a case, in turns."""
+    keep: Callable[[dict[str, Any], float], None],
+) -> None:
+    """Ours and PyTorch's forms of a case, in turns.
+
+    `keep` gets the result and the seconds that readying PyTorch took; before that a result of ours alone.
+    """
     data = programs.data_for(net, given)
     program = programs.prepare(case, net, weights, data)
     program.run(2)
-    calls: dict[str, Callable[[int], float]] = {OURS: _timed(program)}
+    calls: dict[str, Callable[[int], float]] = {OURS: turns.timed(program.run)}
     prepared, failed = {OURS: program.compile_seconds}, {}
-    for form in rival.forms if rival.is_there and case.net in RIVALLED else ():
+    forms = rival.forms if "missing" not in report.torch and case.net in RIVALLED else ()
+    operations = cases.operations(case, _passes(net))
+
+    def found(times: dict[str, list[float]], why: dict[str, str]) -> dict[str, Any]:
+        peak = report.device["peak_tflops"]
+        return _result(case, operations, peak, program, prepared, times) | {"failed": why}
+
+    if forms:
+        alone = turns.in_turns(calls, 1, min(options.round_seconds, 0.3), clock, failed)
+        keep(found(alone, {TORCH[form]: "the budget ended before its turn" for form in forms}), 0.0)
+    began = time.monotonic()
+    for form in forms:
+        # The rounds must still fit, whatever is not ready by then.
+        spare = clock.left - options.rounds * options.round_seconds * (len(calls) + 1)
         try:
-            prepared[TORCH[form]] = rival.prepare(form, case, data, clock.left)
+            prepared[TORCH[form]] = rival.prepare(form, case, data, spare)
             calls[TORCH[form]] = functools.partial(rival.measure, form)
         except WorkerFailed as error:
             failed[TORCH[form]] = str(error)
-    times = _in_turns(calls, options.rounds, options.round_seconds, clock)
-    peak, operations = report.device["peak_tflops"], cases.operations(case, _passes(net))
+    theirs = time.monotonic() - began
+    result = found(turns.in_turns(calls, options.rounds, options.round_seconds, clock, failed), failed)
+    result["memory"]["torch_peak_bytes"] = rival.release()
+    keep(result, theirs)
+
+
+def _result(
+    case: Case,
+    operations: int,
+    peak: float | None,
+    program: Program,
+    prepared: dict[str, float],
+    times: dict[str, list[float]],
+) -> dict[str, Any]:
+    """What the report has of a case."""
     stats = jax.devices()[0].memory_stats() or {}
     return {
         "name": case.name,
@@ -247,70 +280,22 @@ def _measure(
         "steps": case.steps,
         "flops": operations,
         "participants": {
-            name: _summary(seconds, prepared[name], case.batch, operations, peak)
+            name: turns.summary(seconds, prepared[name], case.batch, operations, peak)
             for name, seconds in times.items()
         },
-        "ratio": _ratios(times),
-        "failed": failed,
+        "ratio": turns.ratios(times, OURS),
         "finite": program.finite(),
         "trace_seconds": round(program.trace_seconds, 2),
         "memory": {
             "program": program.memory,
             "peak_bytes_in_use_so_far": stats.get("peak_bytes_in_use"),
-            "torch_peak_bytes": rival.release(),
+            "torch_peak_bytes": None,
         },
     }
 
 
 def _passes(net: Net) -> flops.Passes:
     return flops.passes(net.module, net.image_shape)
-
-
-def _timed(program: Program) -> Callable[[int], float]:
-    def seconds(calls: int) -> float:
-        start = time.perf_counter()
-        program.run(calls)
-        return time.perf_counter() - start
-
-    return seconds
-
-
-def _in_turns(
-    calls: dict[str, Callable[[int], float]], rounds: int, round_seconds: float, clock: Clock
-) -> dict[str, list[float]]:
-    """Seconds per call of each participant in each round; fewer rounds where the budget ends."""
-    counts = {name: max(1, round(round_seconds / max(call(1), 1e-4))) for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for at in range(rounds):
-        if at and clock.left < 2 * round_seconds * len(calls):
-            break
-        for name, call in calls.items():
-            times[name].append(call(counts[name]) / counts[name])
-    return times
-
-
-def _summary(
-    seconds: list[float], prepared: float, batch: int, operations: int, peak: float | None
-) -> dict[str, Any]:
-    middle = statistics.median(seconds)
-    return {
-        "seconds": seconds,
-        "images_per_second": batch / middle,
-        "images_per_second_range": [batch / max(seconds), batch / min(seconds)],
-        "tflops": operations / middle / 1e12,
-        "utilisation": None if peak is None else operations / middle / 1e12 / peak,
-        "compile_seconds": round(prepared, 2),
-    }
-
-
-def _ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """How many times faster ours is than each other, round by round: minimum, median, maximum."""
-    found = {}
-    for name, seconds in times.items():
-        if name != OURS:
-            ratios = [other / ours for ours, other in zip(times[OURS], seconds, strict=True)]
-            found[name] = {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios)}
-    return found
 
 
 def command() -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from benchmarks._speed.protocol import Worker, WorkerFailed
 ROOT = Path(__file__).resolve().parents[2]
 # Of one answer: torch.compile of a wide net takes minutes on a slow host.
 ANSWER_SECONDS = 240.0
+# To start PyTorch and make the nets again; with less than that left of the budget it is not worth while.
+RESTART_SECONDS = 30.0
 
 
 def _with_root(path: str | None) -> str:
@@ -40,10 +43,13 @@ class Rival:
         self._made: dict[str, dict[str, Any]] = {}
         self._prepared: dict[tuple[str, str], float] = {}
         self._given_up: dict[tuple[str, str], str] = {}
+        # What can be measured in this process, and over what the last one was lost.
+        self._ready: dict[str, Case] = {}
+        self._lost_over = ""
         self._worker: Worker | None = None
-        self.about = self._start()
+        self.about = self._start(ANSWER_SECONDS)
 
-    def _start(self) -> dict[str, str]:
+    def _start(self, limit: float) -> dict[str, str]:
         """What it says of itself, or `missing`: why it is not there."""
         if not self.forms:
             return {"missing": "Left out (--torch none)."}
@@ -56,7 +62,7 @@ class Rival:
             environment={"PYTHONPATH": _with_root(os.environ.get("PYTHONPATH"))},
         )
         try:
-            about = self._worker.ask("about")
+            about = self._worker.ask("about", limit=limit)
         except WorkerFailed as error:
             about = {"missing": f"PyTorch does not start: {error}."}
         if about.get("device") == "cpu" and not self._on_cpu:
@@ -77,7 +83,7 @@ class Rival:
         return np.array(self._worker.ask("make", **self._made[net]), np.float32), file
 
     def prepare(self, form: str, case: Case, data: Data, seconds_left: float) -> float:
-        """Readies a case; the seconds that it took.
+        """Readies a case; the seconds that it took, at most those that are left.
 
         Raises:
             WorkerFailed: where it cannot, or there is no time. A process that was lost is started again, but
@@ -88,8 +94,8 @@ class Rival:
             raise WorkerFailed(self._given_up.get(key, self.about.get("missing", "")))
         # What was compiled for another work of this net is mostly used again.
         least = self._prepared.get(key, 0.0) / 2
-        if seconds_left < least:
-            raise WorkerFailed(f"left out: {seconds_left:.0f} s of the budget were left")
+        if seconds_left <= least:
+            raise WorkerFailed(f"left out: {max(seconds_left, 0.0):.0f} s of the budget were left")
         images = self._folder / "images.npz"
         np.savez(images, **data._asdict())
         what = {
@@ -102,41 +108,65 @@ class Rival:
             "step_size": cases.STEP_SIZE,
             "learning_rate": LEARNING_RATE,
         }
+        began, limit = time.monotonic(), min(ANSWER_SECONDS, seconds_left)
         try:
-            seconds = self._worker.ask("prepare", variant=form, case=what, images=str(images))["seconds"]
+            answer = self._worker.ask("prepare", limit=limit, variant=form, case=what, images=str(images))
         except WorkerFailed as error:
-            if self._is_lost():
-                self._given_up[key] = f"{error} (at {case.name})"
-                self._restart()
+            self._mend(form, case, error, seconds_left - (time.monotonic() - began))
             raise
-        self._prepared[key] = max(seconds, self._prepared.get(key, 0.0))
-        return seconds
+        self._ready[form] = case
+        self._prepared[key] = max(answer["seconds"], self._prepared.get(key, 0.0))
+        return answer["seconds"]
 
     def measure(self, form: str, calls: int) -> float:
-        """Seconds of so many calls."""
-        assert self._worker is not None
-        return self._worker.ask("measure", variant=form, calls=calls)
+        """Seconds of so many calls.
+
+        Raises:
+            WorkerFailed: where it cannot, also because the process was lost over the other form.
+        """
+        if self._worker is None or form not in self._ready:
+            raise WorkerFailed(f"its process was lost: {self._lost_over}")
+        try:
+            return self._worker.ask("measure", variant=form, calls=calls)
+        except WorkerFailed as error:
+            self._mend(form, self._ready[form], error, ANSWER_SECONDS)
+            raise
 
     def release(self) -> int | None:
-        """Gives the case's memory back; the most bytes that were held."""
+        """Gives the case's memory back; the most bytes that were held, None where nobody knows."""
+        self._ready.clear()
         if self._worker is None:
             return None
-        return self._worker.ask("release")["peak_bytes"]
-
-    def _is_lost(self) -> bool:
-        """Whether the process is gone; one that ran out of memory still answers."""
         try:
-            self._worker.ask("release")
+            return self._worker.ask("release")["peak_bytes"]
         except WorkerFailed:
-            return True
-        return False
+            self._restart(ANSWER_SECONDS)
+            return None
 
-    def _restart(self) -> None:
-        """A new process with the same nets."""
+    def _mend(self, form: str, case: Case, error: WorkerFailed, seconds_left: float) -> None:
+        """Starts the process again if it is gone; one that ran out of memory still answers."""
+        assert self._worker is not None
+        try:
+            self._worker.ask("ping")
+        except WorkerFailed:
+            self._lost_over = f"{error} (at {case.name}, {form})"
+            self._given_up[case.net, form] = self._lost_over
+            self._restart(seconds_left)
+
+    def _restart(self, seconds: float) -> None:
+        """A new process with the same nets, where there is time for it; nothing is ready in it."""
+        self._ready.clear()
         self.end()
-        self.about = self._start()
-        for made in self._made.values() if self._worker is not None else ():
-            self._worker.ask("make", **made)
+        if seconds < RESTART_SECONDS:
+            self.about = {"missing": f"its process was lost: {self._lost_over}"}
+            return
+        self.about = self._start(min(ANSWER_SECONDS, seconds))
+        try:
+            for made in self._made.values() if self._worker is not None else ():
+                self._worker.ask("make", **made)
+        except WorkerFailed as error:
+            self.end()
+            self.about = {"missing": f"PyTorch does not start again: {error}."}
 
     def close(self) -> None:
         """Lets the process end."""

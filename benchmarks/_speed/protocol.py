@@ -56,12 +56,17 @@ class Worker:
                 env=os.environ | settled | (environment or {}),
             )
 
-    def ask(self, verb: str, **what: Any) -> Any:
+    def ask(self, verb: str, /, *, limit: float | None = None, **what: Any) -> Any:
         """Calls `verb(**what)` over there and waits for the answer.
+
+        Args:
+            verb, what: the question.
+            limit: seconds for this answer, in place of the worker's own limit.
 
         Raises:
             WorkerFailed: where it raised, ended, or took longer than the limit.
         """
+        limit = self._limit if limit is None else limit
         assert self._process.stdin is not None and self._process.stdout is not None
         expired = threading.Event()
 
@@ -69,7 +74,7 @@ class Worker:
             expired.set()
             self._process.kill()
 
-        timer = threading.Timer(self._limit, expire)
+        timer = threading.Timer(limit, expire)
         timer.start()
         try:
             self._process.stdin.write(json.dumps({"verb": verb, "what": what}) + "\n")
@@ -80,7 +85,7 @@ class Worker:
         finally:
             timer.cancel()
         if expired.is_set():
-            raise WorkerFailed(f"took longer than {self._limit:g} s over {verb!r} and was ended")
+            raise WorkerFailed(f"took longer than {limit:.3g} s over {verb!r} and was ended")
         if not line:
             status = self._process.wait()
             raise WorkerFailed(f"ended with status {status} during {verb!r}; see {self._log.name}")

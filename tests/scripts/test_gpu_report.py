@@ -3,16 +3,20 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import jax
 import pytest
 
-from benchmarks._gpu import cases, flops, page, report, rival
+from benchmarks._gpu import cases, flops, page, report, rival, turns
+from benchmarks._gpu.page import COMPILED, EAGER, OURS
+from benchmarks._speed.protocol import WorkerFailed
 from jaxrobust.models import PreActResNet18, SmallCNN, WideResNet, build
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_report.py"
@@ -87,22 +91,117 @@ def test_without_pytorch_it_says_so(tmp_path, monkeypatch):
     assert not there.is_there and "PyTorch is not installed here" in there.about["missing"]
 
 
-def test_pytorch_is_looked_for_where_the_caller_looks(tmp_path, monkeypatch):
-    """PYTHONPATH gets this checkout first and keeps what it has."""
-    asked = {}
+class FakeTorch:
+    """PyTorch's process as `Rival` sees it; `broken`: errors by (verb, form), None for one that hangs."""
 
-    class Worker:
-        def __init__(self, module, **options):
-            asked.update(options["environment"])
+    broken: ClassVar[dict] = {}
 
-        def ask(self, verb, **what):
-            return {"device": "cpu"}
+    def __init__(self, module, **options):
+        self.options, self.gone, self.ready, self.limits = options, False, set(), {}
 
+    def ask(self, verb, *, limit=None, variant=None, **what):
+        self.limits[verb] = limit
+        error = self.broken.get((verb, variant), "")
+        self.gone |= error is None
+        if self.gone:
+            raise WorkerFailed("took too long and was ended")
+        if error:
+            raise WorkerFailed(error)
+        if verb == "release":
+            self.ready.clear()
+        if verb == "prepare":
+            self.ready.add(variant)
+        if verb == "measure" and variant not in self.ready:
+            raise WorkerFailed(f"KeyError: {variant!r}")
+        answers = {"about": {"device": "cpu"}, "prepare": {"seconds": 1.0}, "measure": 0.5}
+        return answers.get(verb, {"peak_bytes": 7})
+
+    def close(self):
+        """Nothing is open."""
+
+    kill = close
+
+
+@pytest.fixture
+def there(tmp_path, monkeypatch):
+    """A `Rival` with both forms."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
-    monkeypatch.setattr(rival, "Worker", Worker)
+    monkeypatch.setattr(rival, "Worker", FakeTorch)
+    monkeypatch.setattr(FakeTorch, "broken", {})
     monkeypatch.setenv("PYTHONPATH", "/there")
-    assert rival.Rival(["eager"], tmp_path, on_cpu=True).is_there
-    assert asked["PYTHONPATH"] == os.pathsep.join([str(rival.ROOT), "/there"])
+    return rival.Rival(["compile", "eager"], tmp_path, on_cpu=True)
+
+
+def measured(there, monkeypatch, left=1000.0):
+    """The report of one case of a program that does nothing, and what it had when PyTorch was asked first."""
+    program = SimpleNamespace(
+        run=lambda calls: time.sleep(1e-3), compile_seconds=1.0, trace_seconds=1.0, memory=None,
+        finite=lambda: True,
+    )  # fmt: skip
+    monkeypatch.setattr(report.programs, "prepare", lambda *arguments: program)
+    options = SimpleNamespace(
+        tiny=True, only=["wrn:at:bf16"], peak_tflops=None, rounds=2, round_seconds=0.01, images=None
+    )
+    found, (case,) = report.start(options), cases.every(options)
+    found.torch = there.about
+    prepare, before = there.prepare, []
+
+    def noted(*arguments):
+        before.append(json.loads(json.dumps(found.cases)))
+        return prepare(*arguments)
+
+    monkeypatch.setattr(there, "prepare", noted)
+    clock = SimpleNamespace(left=left)
+    net = cases.nets(options)[case.net]
+    report._attempt(found, options, clock, lambda text: None, case, net, ({}, {}), None, there)
+    assert not found.skipped
+    return found.cases, before[0]
+
+
+def test_pytorch_is_looked_for_where_the_caller_looks(there):
+    """PYTHONPATH gets this checkout first and keeps what it has."""
+    found = there._worker.options["environment"]["PYTHONPATH"]
+    assert found == os.pathsep.join([str(rival.ROOT), "/there"])
+
+
+@pytest.mark.parametrize(
+    ("broken", "left", "why"),
+    [
+        ({("prepare", "eager"): "OutOfMemory"}, {OURS, COMPILED}, {EAGER: "OutOfMemory"}),
+        ({("prepare", "eager"): None}, {OURS}, {EAGER: "took too long", COMPILED: "took too long.*eager"}),
+        ({("measure", "eager"): "OutOfMemory"}, {OURS, COMPILED}, {EAGER: "OutOfMemory"}),
+        ({("measure", "compile"): None}, {OURS}, {COMPILED: "took too long", EAGER: "too long.*compile"}),
+    ],
+    ids=["refuses", "is lost", "refuses a round", "is lost in a round"],
+)  # fmt: skip
+def test_a_form_that_fails_costs_itself_alone(there, monkeypatch, broken, left, why):
+    FakeTorch.broken = broken
+    ((case,), _) = measured(there, monkeypatch)
+    assert set(case["participants"]) == left and set(case["failed"]) == set(why)
+    assert all(re.search(text, case["failed"][name]) for name, text in why.items())
+    assert case["memory"]["torch_peak_bytes"] == 7 and there.is_there
+
+
+def test_a_budget_that_ends_during_pytorchs_turn_leaves_our_result(there, monkeypatch):
+    FakeTorch.broken = {("prepare", "compile"): None}
+    worker = there._worker
+    ((case,), (before,)) = measured(there, monkeypatch, left=20.0)
+    # Two rounds of two that take 0.01 s each are kept free.
+    assert worker.limits["prepare"] == pytest.approx(20 - 0.04)
+    assert set(before["participants"]) == {OURS} and before["participants"][OURS]["images_per_second"] > 0
+    assert before["failed"] == dict.fromkeys((EAGER, COMPILED), "the budget ended before its turn")
+    assert set(case["participants"]) == {OURS} and not there.is_there
+    assert all("took too long" in case["failed"][name] for name in (EAGER, COMPILED))
+
+
+def test_turns_change_their_order_from_round_to_round():
+    calls, order = {}, []
+    for name in "abc":
+        calls[name] = lambda number, name=name: order.append(name) or 1.0
+    times = turns.in_turns(calls, 6, 1.0, SimpleNamespace(left=100.0), {})
+    rounds = {tuple(order[at : at + 3]) for at in range(3, len(order), 3)}
+    assert len(rounds) > 1 and {len(set(one)) for one in rounds} == {3}
+    assert times == {name: [1.0] * 6 for name in "abc"}
 
 
 def test_without_an_accelerator_it_asks_for_tiny():
