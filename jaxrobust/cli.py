@@ -12,6 +12,7 @@ import click
 
 from jaxrobust._cli_data import data
 from jaxrobust._cli_evaluate import evaluate, predict
+from jaxrobust._cli_export import export
 from jaxrobust._cli_reproduce import list_, reproduce
 from jaxrobust._cli_train import train
 
@@ -33,7 +34,7 @@ def cli(context, debug):
     context.ensure_object(dict).setdefault("line", shlex.join(["jaxrobust", *sys.argv[1:]]))
 
 
-for command in (train, evaluate, predict, data, reproduce, list_):
+for command in (train, evaluate, predict, export, data, reproduce, list_):
     cli.add_command(command)
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust.cli import _sentence, main
-from jaxrobust.experiments import codec, is_finished, train
+from jaxrobust.experiments import codec, is_finished, load_export, train
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.models import Precision
 from jaxrobust.training import Runtime
@@ -103,6 +103,22 @@ def test_evaluate_prints_a_table_and_writes_the_report(finished, command, tmp_pa
     assert rows["FGSM"]["n"] == 40 and rows["FGSM"]["precision"] == "float32"
     assert rows["worst"]["accuracy"] <= rows["FGSM"]["accuracy"] <= rows["none"]["accuracy"]
     assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+def test_export_takes_its_accuracy_from_a_report(finished, command, tmp_path):
+    report, out = tmp_path / "report", tmp_path / "out"
+    options = ("--attacks=none,fgsm", "--num=20", "--no-curves", "--report", report)
+    code, _, err = command("evaluate", finished, *options)
+    assert code == 0, err
+    code, printed, err = command("export", finished, "--out", out, "--report", report, "--no-gradients")
+    assert code == 0, err
+    rows = [json.loads(line) for line in (report / "rows.jsonl").read_text().splitlines()]
+    card = json.loads((out / "model_card.json").read_text())
+    assert [row["accuracy"] for row in card["evaluation"]["attacks"]] == [row["accuracy"] for row in rows[:2]]
+    assert f"none {rows[0]['accuracy']:.1%}" in printed and str(out / "model_card.md") in printed
+    assert load_export(out).logits_fn(np.zeros((2, 8, 8, 1), np.float32)).shape == (2, 10)
+    code, _, err = command("export", finished, "--out", out, "--no-evaluate")
+    assert code == 1 and f"{out} is not empty" in err and "--force" in err
 
 
 def test_precision_is_recorded_in_rows_and_runs(finished, command, tmp_path):
@@ -282,6 +298,7 @@ def test_weights_of_another_run_are_a_start(finished, command, tmp_path):
         (["evaluate", "{tmp}/absent"], "There is no run at {tmp}/absent. Train one: jaxrobust train NAME"),
         (["evaluate", "{tmp}"], "{tmp} is not a run: it has no config.json"),
         (["predict", "{tmp}/absent", "x.png"], "There is no run at {tmp}/absent"),
+        (["export", "{tmp}/absent", "--out={tmp}/out"], "There is no run at {tmp}/absent"),
         (["data", "info", "npz:{tmp}/absent.npz"], "{tmp}/absent.npz"),
         (["data", "info", "mnist", "--data-dir={tmp}"], "jaxrobust data prepare mnist"),
         (["data", "export", "digits", "{tmp}/digits.zip"], "ends in .npz"),
@@ -319,6 +336,9 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(arguments, message, command, 
         (["evaluate", "{run}", "--eps=-1"], "Expected eps > 0"),
         (["evaluate", "{run}", "--num=0"], "Expected num >= 1"),
         (["evaluate", "{run}", "--dataset=npz:{tmp}/other.npz"], "the model takes [8, 8, 1]"),
+        (["export", "{run}", "--out={run}"], "is not empty. Export into another folder"),
+        (["export", "{run}", "--out={tmp}/out", "--report={tmp}/absent"], "There is no report {tmp}/absent"),
+        (["export", "{run}", "--out={tmp}/out", "--report={tmp}", "--num=3"], "leave num out"),
         (["predict", "{run}", "{tmp}/absent.png"], "There is no image {tmp}/absent.png"),
         (["predict", "{run}", "{tmp}/broken.png"], "{tmp}/broken.png: cannot be read as an image"),
         (
@@ -356,6 +376,7 @@ def test_a_mistake_with_a_run_is_one_sentence_and_exit_code_1(
         ["trian"],
         ["train", "digits_srt", "--stepz=3"],
         ["predict", "run"],
+        ["export", "run"],
         ["list", "cats"],
         ["predict", "run", "x.png", "--top=0"],
     ],
@@ -387,7 +408,7 @@ def test_debug_shows_the_traceback(capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "train", "evaluate", "predict", "data", "data prepare", "reproduce", "list"]
+    "name", ["", "train", "evaluate", "predict", "export", "data", "data prepare", "reproduce", "list"]
 )
 def test_every_command_has_help_with_an_example(name, command):
     code, out, _ = command(*name.split(), "--help")

@@ -40,13 +40,23 @@ def test_training_from_python(tmp_path, monkeypatch):
     assert names["report"].row("none")["n"] == 20
 
 
+def test_a_released_model_in_five_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "released").mkdir()
+    program = jax.export.export(jax.jit(lambda images: images.sum((1, 2))))(jnp.zeros((2, 4, 4, 3)))
+    (tmp_path / "released" / "model.stablehlo").write_bytes(program.serialize())
+    names: dict = {"images": jnp.ones((2, 4, 4, 3))}
+    exec(BLOCKS[3], names)
+    assert names["logits"].tolist() == [[16.0] * 3] * 2
+
+
 def test_the_new_attack_is_an_attack():
     from jaxrobust import attack
     from jaxrobust.neighbourhoods import LInf
     from jaxrobust.types import Attack
 
     names: dict = {}
-    exec(BLOCKS[3], names)
+    exec(BLOCKS[4], names)
     one = names["OneDraw"](neighbourhood=LInf(eps=0.1))
     assert isinstance(one, Attack)
     x = jnp.full((3, 2, 2, 1), 0.5)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxrobust.experiments import digits_demo, srt_mnist
 from jaxrobust.experiments.codec import dumps, from_json, loads, to_json
 from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment, standard_teacher
+from jaxrobust.experiments.export import Export, export_run, load_export
 from jaxrobust.experiments.judge import Prediction, evaluate_run, evaluate_stored, predict
 from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
@@ -23,15 +24,18 @@ __all__ = [
     "BatchForm",
     "DataConfig",
     "Experiment",
+    "Export",
     "Prediction",
     "Run",
     "apply_overrides",
     "dumps",
     "evaluate_run",
     "evaluate_stored",
+    "export_run",
     "from_json",
     "get",
     "is_finished",
+    "load_export",
     "load_run",
     "loads",
     "predict",
