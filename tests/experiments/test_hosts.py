@@ -80,7 +80,8 @@ def test_the_first_process_teaches_both(tmp_path):
     """The second has no file of the teacher, and both see the same pseudo-labels, also when started again."""
     folders = (tmp_path / "first", tmp_path / "second")
     options = ("teacher.num_steps=2", "teacher.batch_size=16", "teacher.validate_every=0")
+    options += ("labelled_per_step=2", "objective.attack.steps=1")
     for _ in range(2):
-        answers = train_on_two(folders, *options, "objective.attack.steps=1", name="digits_rst")
+        answers = train_on_two(folders, *options, name="digits_rst")
         assert [code for code, _ in answers] == [0, 0]
         assert (folders[0] / "pseudo_labels.npz").is_file() and not folders[1].exists()
