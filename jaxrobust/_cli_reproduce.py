@@ -23,13 +23,25 @@ KINDS = (
 @click.command()
 @click.argument("name")
 @common.data_dir_option
-@click.option("--runs-dir", type=click.Path(file_okay=False, path_type=Path), help="Default: runs/NAME.")
+@click.option(
+    "--runs-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Default: runs/NAME; of the paper's tables and figures, which share runs, runs/tables.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
 @click.option("--seeds", type=int, multiple=True, help="Once per seed, or as --seeds 0 --seeds 1.")
-@click.option("--only", help="A part of the table.")
+@click.option("--only", help="A part of the table, or some of its rows (srt,rt_full).")
 @click.option("--num", type=int, help="Test images.")
+@click.option("--dataset", type=click.Choice(["mnist", "cifar10"]), help="Default: the table's first.")
+@click.option(
+    "--scale",
+    type=click.Choice(["tiny", "small", "gpu", "paper"]),
+    help="How much is spent: seconds, two cores, one GPU, or the published setting.  [default: small]",
+)
+@click.option("--jobs", type=int, help="Models at once, each on a device of its own.  [default: 1]")
+@click.option("--dry-run", is_flag=True, help="List the runs and what they are estimated to cost.")
 @click.argument("more_seeds", nargs=-1, type=int, metavar="[SEED]...")
-def reproduce(name, data_dir, runs_dir, out, seeds, only, num, more_seeds):
+def reproduce(name, data_dir, runs_dir, out, seeds, only, num, dataset, scale, jobs, dry_run, more_seeds):
     """Train, evaluate and tabulate everything behind one table or figure.
 
     What is there already is kept: a command that was interrupted goes on where it stopped.
@@ -37,18 +49,29 @@ def reproduce(name, data_dir, runs_dir, out, seeds, only, num, more_seeds):
     \b
     Examples:
       jaxrobust reproduce digits_demo
+      jaxrobust reproduce table3 --scale tiny
+      jaxrobust reproduce table2 --data-dir ~/tensorflow_datasets --dry-run
       jaxrobust reproduce srt_mnist --data-dir ~/tensorflow_datasets --seeds 0 1 2
       jaxrobust reproduce srt_mnist --only spatial --seeds 0
     """
     from jaxrobust import _validate, experiments
 
     run_fn = _validate.member("reproduction", name, experiments.REPRODUCTIONS)
-    runs_dir = runs_dir or common.RUNS / name
-    options = {"seeds": (*seeds, *more_seeds) or None, "only": only, "num": num, "out_dir": out}
+    runs_dir = runs_dir or common.RUNS / ("tables" if name in experiments.tables.SPECS else name)
+    options = {
+        "seeds": (*seeds, *more_seeds) or None,
+        "only": only,
+        "num": num,
+        "out_dir": out,
+        "dataset": dataset,
+        "scale": scale,
+        "jobs": jobs,
+        "dry_run": dry_run or None,
+    }
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
         if key not in inspect.signature(run_fn).parameters:
-            raise ValueError(f"{name} takes no --{key.removesuffix('_dir')}.")
+            raise ValueError(f"{name} takes no --{key.removesuffix('_dir').replace('_', '-')}.")
     run_fn(runs_dir=runs_dir, data_dir=data_dir, log_fn=common.say, **given)
 
 
@@ -79,9 +102,11 @@ def _members(kind: str) -> dict[str, str]:
         "objectives": objectives.OBJECTIVES,
         "models": models.MODELS,
         "neighbourhoods": neighbourhoods.NEIGHBOURHOODS,
-        # The module's docstring says which table it is.
-        "reproductions": {k: inspect.getmodule(v) for k, v in experiments.REPRODUCTIONS.items()},
     }
+    if kind == "reproductions":
+        # The module's docstring says which table it is.
+        own = {k: _first_line(inspect.getmodule(v)) for k, v in experiments.REPRODUCTIONS.items()}
+        return own | {k: f"{s.title} ({', '.join(s.datasets)})" for k, s in experiments.tables.SPECS.items()}
     if kind == "attacks":
         named = {name: _first_line(member) for name, member in attacks.ATTACKS.items()}
         written = {f"--attacks {name}": f"{e.title}: {e.about}" for name, e in evaluation.SUITE.items()}

@@ -1,8 +1,9 @@
 """Experiments: configurations as values, runs that resume, and what stands behind each table."""
 
+import functools
 from collections.abc import Callable
 
-from jaxrobust.experiments import digits_demo, srt_mnist
+from jaxrobust.experiments import digits_demo, srt_mnist, tables
 from jaxrobust.experiments.codec import dumps, from_json, loads, to_json
 from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment, standard_teacher
 from jaxrobust.experiments.export import Export, export_run, load_export
@@ -15,6 +16,7 @@ from jaxrobust.experiments.run_seeds import train_seeds
 REPRODUCTIONS: dict[str, Callable[..., None]] = {
     "digits_demo": digits_demo.reproduce,
     "srt_mnist": srt_mnist.reproduce,
+    **{name: functools.partial(tables.reproduce, name) for name in tables.SPECS},
 }
 
 __all__ = [

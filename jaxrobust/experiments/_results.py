@@ -32,7 +32,7 @@ class Cell:
         model: which row of it.
         experiment: what is trained; its seed is the run's.
         attacks: names as `evaluation.parse` reads them.
-        num: the first so many test images.
+        num: the first so many test images; None for all.
         folder: of the run.
     """
 
@@ -40,7 +40,7 @@ class Cell:
     model: str
     experiment: Experiment
     attacks: tuple[str, ...]
-    num: int
+    num: int | None
     folder: Path
 
     @property
@@ -57,19 +57,24 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def replace_rows(path: Path, new: list[Row]) -> None:
-    """Puts the rows of one run in the place of its former ones, safe beside other processes."""
+def replace_rows(path: Path, new: list[Row], names: Sequence[str] = ("part", "model", "run_seed")) -> None:
+    """Puts rows in the place of those that are equal to one of them by these fields, safe beside others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        names = ("part", "model", "run_seed")
         ours = {tuple(row[name] for name in names) for row in new}
         kept = [row for row in read_rows(path) if tuple(row[name] for name in names) not in ours]
         write_rows(path, [*kept, *new])
 
 
 def run_cell(
-    cell: Cell, path: Path, *, data_dir: Any, log_fn: LogFn, runtime: training.Runtime | None = None
+    cell: Cell,
+    path: Path,
+    *,
+    data_dir: Any,
+    log_fn: LogFn,
+    runtime: training.Runtime | None = None,
+    teacher_dir: Path | None = None,
 ) -> None:
     """Trains and evaluates one run and adds its rows to the file at `path`; what is there already is kept."""
     # Rows carry their flags, so that a clone with committed results goes on from them without the runs.
@@ -77,7 +82,14 @@ def run_cell(
         log_fn(f"{cell.part}, {cell.model}, seed {cell.experiment.seed}: already there.")
         return
     log_fn(f"{cell.part}, {cell.model}, seed {cell.experiment.seed}:")
-    run = train(cell.experiment, cell.folder, data_dir=data_dir, runtime=runtime, log_fn=log_fn)
+    run = train(
+        cell.experiment,
+        cell.folder,
+        data_dir=data_dir,
+        runtime=runtime,
+        teacher_dir=teacher_dir,
+        log_fn=log_fn,
+    )
     if run is None:
         raise ValueError("A reproduction runs in one process; start it without several hosts.")
     report = evaluate_run(run, attacks=cell.attacks, num=cell.num, data_dir=data_dir, name=cell.model)
