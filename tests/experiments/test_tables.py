@@ -76,6 +76,7 @@ def test_the_first_seed_of_all_comes_before_the_further_ones_of_rivals(tmp_path)
     assert {job.row.key for job in jobs[len(rows) :]} == {"rt_full", "rst", "srt"}
     fast, slow = jobs[0].cells
     assert (fast.num, slow.num) == (2000, 500) and "autoattack" in slow.attacks
+    assert [cell.attacks for cell in jobs[-1].cells] == [fast.attacks]
 
 
 def measured(right, seed=0):

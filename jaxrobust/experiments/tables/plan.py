@@ -22,7 +22,7 @@ class Sizes:
 
     Attributes:
         num: test images; None for all.
-        num_slow: of those, for the attacks that take minutes; and for curves.
+        num_slow: of those, for the attacks that take minutes, which see the first seed alone; and for curves.
         seeds: of SRT and its strongest rivals; the first alone for the other rows.
     """
 
@@ -78,15 +78,17 @@ def plan(spec: Spec, rows: Sequence[Row], runs_dir: Path, sizes: Sizes, seeds: S
     """The jobs in the order in which they run: every row from the first seed, then rivals from the rest."""
     found = [_job(spec, row, seeds[0], runs_dir, sizes) for row in rows]
     rivals = [row for row in rows if row.rival]
-    return found + [_job(spec, row, seed, runs_dir, sizes) for seed in seeds[1:] for row in rivals]
+    return found + [
+        _job(spec, row, seed, runs_dir, sizes, further=True) for seed in seeds[1:] for row in rivals
+    ]
 
 
-def _job(spec: Spec, row: Row, seed: int, runs_dir: Path, sizes: Sizes) -> Job:
+def _job(spec: Spec, row: Row, seed: int, runs_dir: Path, sizes: Sizes, *, further: bool = False) -> Job:
     experiment = row.experiment.seeded(seed)
     folder = folder_of(experiment, runs_dir)
     groups = {
         FAST: [column.attack for column in spec.columns if not column.slow],
-        SLOW: [column.attack for column in spec.columns if column.slow],
+        SLOW: [column.attack for column in spec.columns if column.slow and not further],
     }
     cells = tuple(
         Cell(
