@@ -76,7 +76,8 @@ class Subject(NamedTuple):
 
     `batch_size` is the one shape that is compiled: rows of this process over all devices of `mesh`, a
     multiple of their number. `judging`: the stats with which the model judges what attacks found, where they
-    are not those it is attacked with (see `_draws`).
+    are not those it is attacked with (see `_draws`). `asked`: the batch size that was asked for, which no
+    number of devices or hosts changes; None for `batch_size`.
     """
 
     model: Model
@@ -88,6 +89,7 @@ class Subject(NamedTuple):
     seed: int
     mesh: Mesh
     judging: PyTree = None
+    asked: int | None = None
 
     @property
     def n(self) -> int:
@@ -180,9 +182,9 @@ def subject(
         model = model._replace(apply=_draws.averaged(model.apply, draws), random=False)
     mesh = _sharding.mesh_of(num_devices)
     params, stats, judging = _sharding.everywhere(mesh, (params, stats, judging))
-    batch_size = _sharding.rounded_up(min(batch_size, _sharding.largest_share(len(labels))), mesh)
+    rows = _sharding.rounded_up(min(batch_size, _sharding.largest_share(len(labels))), mesh)
     labels = labels.astype(np.int32)
-    return Subject(model, params, stats, images, labels, batch_size, seed, mesh, judging)
+    return Subject(model, params, stats, images, labels, rows, seed, mesh, judging, batch_size)
 
 
 def check_images(images, image_shape: tuple[int, ...]) -> None:

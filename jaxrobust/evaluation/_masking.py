@@ -129,9 +129,8 @@ def huge_radius(view: View) -> Verdict:
 def _subset(view: View) -> View:
     """The first images of the view, in smaller batches, for checks that compile an attack of their own."""
     s = view.subject.batched(min(view.subject.batch_size, SUBSET))
-    m = s.batch_size
-    clean = Predictions(*(part[:m] for part in view.clean))
-    return view._replace(subject=s, rows=view.rows[:m], images=view.images[:m], clean=clean)
+    clean = Predictions(*(part[:SUBSET] for part in view.clean))
+    return view._replace(subject=s, rows=view.rows[:SUBSET], images=view.images[:SUBSET], clean=clean)
 
 
 def _stays_measured(view: View, name: str) -> np.ndarray:

@@ -44,8 +44,9 @@ def look(
     surrogates: Mapping[str, Surrogate] | None = None,
 ) -> View:
     """The view of a subject that `check` and the single checks take."""
-    # Drawn, as a set may be sorted by class; with a fixed seed, so that the checks say the same each time.
-    index = np.random.default_rng(_DRAW).permutation(subject.n)[: subject.batch_size]
+    # Drawn, as a set may be sorted by class; with a fixed seed, so that the checks say the same each time; as
+    # many as were asked for, so that they say the same on any number of devices and hosts.
+    index = np.random.default_rng(_DRAW).permutation(subject.n)[: subject.asked or subject.batch_size]
     images = _engine.gather(subject.images, index)
     clean = _engine.predict(subject, images)
     return View(subject, attacks, report, index, images, clean, surrogates or {})

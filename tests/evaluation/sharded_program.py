@@ -19,7 +19,8 @@ def measure(num_devices: int | None = None) -> dict:
 
     from jaxrobust import evaluation
     from jaxrobust.attacks import PGD, Ensemble, RandomSearch
-    from jaxrobust.evaluation import EvalAttack, Surrogate, accuracy_curve, certify, evaluate
+    from jaxrobust.evaluation import EvalAttack, Surrogate, _engine, accuracy_curve, certify, evaluate, trust
+    from jaxrobust.evaluation._view import look
     from jaxrobust.neighbourhoods import L2, LInf
     from tests.evaluation.conftest import make_linear
     from tests.evaluation.stand_ins import Boundary
@@ -34,7 +35,10 @@ def measure(num_devices: int | None = None) -> dict:
     options = {"batch_size": 7 * devices, "seed": 1, "num_devices": num_devices}
     task = (linear.model, linear.params, {}, linear.images, linear.labels)
     other = {"other": Surrogate(linear.model, linear.params, {})}
-    report = evaluate(*task, attacks, keep_images=True, robust_risk=True, surrogates=other, **options)
+    report = evaluate(*task, attacks, keep_images=True, robust_risk=True, trust_checks=False, **options)
+    # The checks look at as many images as were asked for.
+    subject = _engine.subject(*task, **options)._replace(asked=28)
+    verdicts = trust.check(look(subject, attacks, report, other))
     curve = accuracy_curve(*task, EvalAttack(pgd), name="pgd", factors=(0.5, 1.0), **options)
     certificate = certify(*task, sigma=0.1, num_select=8, num_certify=40, **options)
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +57,8 @@ def measure(num_devices: int | None = None) -> dict:
     found |= {f"stored {name}": value for name, value in again.flags.items()}
     found |= {"curve": np.array(curve.accuracy), "certified": certificate.prediction}
     found |= {"radius": certificate.radius, "samples": np.array([s.index for s in report.samples])}
-    return found | {"verdicts": np.array([f"{v.check} {v.level.value}" for v in report.verdicts])}
+    found |= {f"evidence {v.check}": np.float64(v.evidence) for v in verdicts}
+    return found | {"verdicts": np.array([f"{v.check} {v.level.value}" for v in verdicts])}
 
 
 def main() -> int:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxrobust.attacks import RandomSearch
-from jaxrobust.evaluation import EvalAttack, _sharding, evaluate
+from jaxrobust.evaluation import EvalAttack, _engine, _masking, _sharding, evaluate
+from jaxrobust.evaluation._view import look
 from jaxrobust.neighbourhoods import LInf
 from tests.evaluation.sharded_program import measure
 
@@ -82,6 +83,26 @@ def test_fewer_images_than_devices_and_a_batch_that_they_do_not_divide(linear):
     assert whole.meta["batch_size"] == 8
     np.testing.assert_allclose(few.images["a"], whole.images["a"][:3], atol=1e-7)
     np.testing.assert_array_equal(few.flags["correct/a"], whole.flags["correct/a"][:3])
+
+
+def test_the_checks_look_at_the_same_images_on_any_number_of_devices(linear):
+    """25 and 64 of them, which three devices do not divide."""
+    images, labels = np.resize(linear.images, (70, *linear.images.shape[1:])), np.resize(linear.labels, 70)
+    for size, rows, few in ((25, 25, 25), (70, 70, 64)):
+        one, three = (
+            look(
+                _engine.subject(
+                    linear.model, linear.params, {}, images, labels,
+                    batch_size=size, seed=0, num_devices=num_devices,
+                ),
+                {},
+            )
+            for num_devices in (1, 3)
+        )  # fmt: skip
+        assert len(one.rows) == rows and len(_masking._subset(one).rows) == few
+        np.testing.assert_array_equal(one.rows, three.rows)
+        np.testing.assert_array_equal(_masking._subset(one).rows, _masking._subset(three).rows)
+        assert len(_masking._subset(three).clean.logits) == few
 
 
 def test_a_model_that_couples_the_rows_of_a_device_is_refused_where_each_has_one(linear, make_model):
