@@ -71,11 +71,7 @@ def card(
         "model": {"config": codec.to_json(experiment.model), "parameters": models.num_params(run.model)},
         "program": {**program, "readable": READABLE.format(jaxlib=versions()["jaxlib"])},
         "threat_model": {
-            "radii": {
-                name: {"value": value, "unit": unit}
-                for name, unit in words.THREAT_UNITS.items()
-                if (value := getattr(experiment.threat, name, None)) is not None
-            },
+            "radii": words.radii(experiment.threat),
             "config": codec.to_json(experiment.threat),
         },
         "evaluation": evaluation,
@@ -106,7 +102,9 @@ def versions() -> dict[str, str]:
 def measured(run: Run, report: Report) -> dict[str, Any]:
     """The section `evaluation` of a report."""
     verdicts = [dataclasses.asdict(verdict) for verdict in report.verdicts]
-    return _evaluation(run, report.meta, report.rows, verdicts, report.certificate)
+    found = _evaluation(run, report.meta, report.rows, verdicts, report.certificate)
+    # `evaluate_run` refuses a set that is no longer what the run was trained on.
+    return {**found, "own_data": True}
 
 
 def reported(run: Run, path: str | os.PathLike) -> dict[str, Any]:
@@ -156,7 +154,7 @@ def _evaluation(run: Run, meta: Any, rows: Any, verdicts: Any, certificate: Any)
     return {
         "dataset": public(str(meta["dataset"])),
         "fingerprint": fingerprint,
-        "own_data": bool(fingerprint) and fingerprint == run.fingerprint,
+        "own_data": fingerprint == run.fingerprint if fingerprint and run.fingerprint else None,
         "n": int(meta["n"]),
         "interval": "Wilson, 95%",
         "attacks": [row for row in shown if row["attack"] != WORST],
@@ -227,6 +225,7 @@ def _training(run: Run) -> dict[str, Any]:
         "num_steps": experiment.num_steps,
         "batch_size": experiment.batch_size,
         "batches": experiment.batches.value,
+        "teacher": None if experiment.teacher is None else words.taught(experiment.teacher),
         "weights": f"average, decay {experiment.ema_decay:g}" if experiment.ema_decay else "as trained",
         "seed": experiment.seed,
         "checkpoint_step": run.step,

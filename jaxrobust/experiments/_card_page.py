@@ -77,20 +77,20 @@ def _made(card: Mapping[str, Any]) -> dict[str, str]:
         steps += f" ({per_step['labelled']} labelled, {per_step['unlabelled']} unlabelled)"
     optimizer = training["optimizer"]
     names = ", ".join(data["class_names"][:20]) + (", ..." if len(data["class_names"]) > 20 else "")
-    radii = "; ".join(
-        f"{name} {one['value']:g} ({one['unit']})" for name, one in card["threat_model"]["radii"].items()
-    )
+    radii = "; ".join(f"{one['value']:g} {one['unit']}" for one in card["threat_model"]["radii"].values())
+    further = {name: value for name, value in training["further"].items() if value is not None}
     return {
         "data": f"{data['name']}, fingerprint {data['fingerprint'] or 'unknown'}, classes: {names}",
         "split": f"{split['labelled']:,} labelled ({split['selection']}), {unlabelled} unlabelled, "
         f"{split['validation']:,} for validation; seed {split['seed']}",
         "objective": f"`{json.dumps(card['objective']['config'])}`",
-        "threat model": f"ball {card['threat_model']['config'].get('ball')}; {radii}",
+        "threat model": radii,
         "net": f"`{json.dumps(card['model']['config'])}`, {card['model']['parameters']:,} parameters",
         "optimizer": f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}",
         "steps": steps,
         "seed": str(training["seed"]),
         "checkpoint": f"step {training['checkpoint_step']:,}, weights {training['weights']}",
+        **({"further": f"`{json.dumps(further)}`"} if further else {}),
         "versions": ", ".join(f"{name} {version}" for name, version in card["versions"].items()),
         "exported": card["exported"],
     }

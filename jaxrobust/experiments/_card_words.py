@@ -10,17 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxrobust import neighbourhoods
-from jaxrobust.evaluation import CLEAN, SUITE, WORST
+from jaxrobust.evaluation import CLEAN, SUITE, WORST, ThreatModel
 from jaxrobust.types import Neighbourhood
 
-THREAT_UNITS = {
-    "eps": "radius of the ball `ball`, in pixels of [0, 1]",
-    "eps_linf": "l_inf radius, in pixels of [0, 1]",
-    "eps_l2": "l_2 radius, in pixels of [0, 1]",
-    "eps_l0": "pixels that may change",
-    "max_angle": "degrees, either way",
-    "max_shift": "pixels, down and right each, either way",
-}
 _COLOURS = {
     "hue": "hue by at most {:g} degrees",
     "saturation": "saturation by at most {:g} of itself",
@@ -29,6 +21,24 @@ _COLOURS = {
     "grey": "at most {:g} of the way to black-and-white",
 }
 _LEVELS = "or {levels:.4g} of 255 grey levels"
+
+
+def radii(threat: ThreatModel) -> dict[str, dict[str, Any]]:
+    """The radii of a threat model with their units, those that it has.
+
+    >>> radii(ThreatModel(eps=0.3))["eps"]
+    {'value': 0.3, 'unit': 'linf radius, in pixels of [0, 1]'}
+    """
+    units = {
+        "eps": f"{threat.ball} radius, in pixels of [0, 1]",
+        "eps_linf": "linf radius, in pixels of [0, 1]",
+        "eps_l2": "l2 radius, in pixels of [0, 1]",
+        "eps_l0": "pixels that may change",
+        "max_angle": "degrees, either way",
+        "max_shift": "pixels, down and right each, either way",
+    }
+    found = {name: {"value": getattr(threat, name), "unit": unit} for name, unit in units.items()}
+    return {name: one for name, one in found.items() if one["value"] is not None}
 
 
 def neighbourhoods_in(value: Any) -> list[Any]:
@@ -86,6 +96,12 @@ def defence(objective: Any) -> str:
     return ((module and module.__doc__) or type(objective).__name__).strip().partition("\n")[0]
 
 
+def taught(teacher: Any) -> str:
+    """Where pseudo-labels come from."""
+    how = f"{type(teacher.objective).__name__}, {teacher.num_steps:,} steps"
+    return f"Its unlabelled images had the classes that a teacher gave them ({how})."
+
+
 def not_run(attacks: Sequence[Mapping[str, Any]]) -> list[str]:
     """The attacks of `SUITE`, as tables print them, that are not among rows of an evaluation.
 
@@ -116,6 +132,8 @@ def intended_use(card: Mapping[str, Any]) -> list[str]:
         if trained
         else "Trained without a defence: its objective has no neighbourhood.",
     ]
+    if card["training"]["teacher"]:
+        sentences.append(card["training"]["teacher"])
     if card["program"]["gradients"]:
         sentences.append(
             "For measuring and comparing robustness: the program has gradients with respect to its images, "
@@ -149,7 +167,9 @@ def _measured(card: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
         f"Accuracy is of {found['n']:,} test images of {found['dataset']} and of one run (seed {seed}); the "
         "intervals are about the choice of test images, not about other data or other seeds."
     ]
-    if not found["own_data"]:
+    if found["own_data"] is None:
+        sentences.append("Whether these are of the data it was trained on was not recorded.")
+    elif not found["own_data"]:
         sentences.append(
             f"These are not the data it was trained on ({card['data']['name']}, fingerprint "
             f"{card['data']['fingerprint'] or 'unknown'})."

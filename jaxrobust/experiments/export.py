@@ -98,9 +98,10 @@ def export_run(
     """
     folder = Path(out_dir).absolute()
     _check(run, folder, force)
-    if report is not None and (attacks is not None or num is not None):
+    if (report is not None or not evaluate) and (attacks is not None or num is not None):
         given = "attacks" if attacks is not None else "num"
-        raise ValueError(f"A report has its own {given}; leave {given} out, or the report.")
+        why = "A report has its own" if report is not None else "Without evaluation there are no"
+        raise ValueError(f"{why} {given}; leave {given} out, or evaluate.")
     found = None if report is None else _card.reported(run, report)
     program = _program.serialised(run.model, run.params, run.stats, gradients=gradients)
     exported = _program.read(program)

@@ -200,6 +200,14 @@ def test_nothing_measured_is_said_and_so_is_an_unfinished_run(run, tmp_path):
     assert not (again.folder / "checkpoint" / "stray").exists()
 
 
+def test_a_teacher_is_named(run, exported):
+    other = dataclasses.replace(run, experiment=experiments.get("digits_rst"))
+    card = _card.card(other, program=exported.card["program"], evaluation=None, data_dir=None)
+    text = " ".join(card["intended_use"])
+    assert "Robust self-training (RST)" in text and "that a teacher gave them (Standard, " in text
+    assert json.loads(json.dumps(card))["experiment"]["teacher"]["num_steps"] > 0
+
+
 @pytest.fixture(scope="module")
 def report(run, tmp_path_factory):
     """What `jaxrobust evaluate` writes, without its page."""
@@ -251,6 +259,8 @@ def test_what_cannot_be_exported_is_refused_at_once(run, report, tmp_path):
         export_run(run, tmp_path / "file")
     with pytest.raises(ValueError, match="A report has its own num; leave num out"):
         export_run(run, tmp_path / "out", report=report, num=3)
+    with pytest.raises(ValueError, match="Without evaluation there are no attacks; leave attacks out"):
+        export_run(run, tmp_path / "out", evaluate=False, attacks=["none"])
     large = {"weights": jax.ShapeDtypeStruct((2**28,), jnp.float32)}
     with pytest.raises(ValueError, match=r"at most 0.99 GiB, which the file holds twice.*--no-gradients"):
         _program._check_size(jax.tree.map(_Large, large), 2)
@@ -313,19 +323,21 @@ def test_sets_at_a_path_go_by_their_last_name():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_every_net_exports_with_its_gradients(name):
+def test_every_net_exports_with_its_gradients_and_statistics(name, run, example, tmp_path):
     small = {"preact_resnet18": PreActResNet18(width=4), "wrn": WideResNet(depth=10, widen_factor=1)}
     module = small.get(name) or MODELS[name]()
     model = models.build(module, module.native_shape)
     params, stats = model.init(jax.random.key(0))
-    found = _program.read(_program.serialised(model, params, stats)).call
+    experiment = dataclasses.replace(run.experiment, model=module)
+    other = dataclasses.replace(run, experiment=experiment, model=model, params=params, stats=stats)
+    found = export_run(other, tmp_path / "out", evaluate=False)
     x = jax.random.uniform(jax.random.key(1), (3, *model.image_shape))
-
-    def own(x):
-        return model.apply(params, stats, x, train=False)[0].logits
 
     def gradient(logits_fn):
         return jax.jit(jax.grad(lambda x: logits_fn(x)[:, 0].sum()))(x)
 
-    np.testing.assert_allclose(jax.jit(found)(x), own(x), atol=1e-4)
-    np.testing.assert_allclose(gradient(found), gradient(own), atol=1e-4)
+    np.testing.assert_allclose(gradient(found.logits_fn), gradient(other.logits_fn), atol=1e-4)
+    variables = example.weights(found.folder)
+    assert ("batch_stats" in variables) == bool(stats)
+    outputs = module.apply(variables, x, train=False)
+    np.testing.assert_allclose(outputs.logits, found.logits_fn(x), atol=1e-4)
