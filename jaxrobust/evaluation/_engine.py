@@ -1,12 +1,11 @@
 """Attacks in fixed shapes: rows are gathered on the host, padded to one batch size, and judged by the model.
 
-Two compiled programs serve everything: `_attack`, one per attack and model shape, and `_predict`, one per
-model shape. Parameters and the radius are arguments: other weights, radii and subsets never compile again.
+The compiled programs are those of `_programs`. What an attack found is judged where it lies: it comes to the
+host only to be kept.
 Rows are divided over devices and hosts as `_sharding` says: whatever is called here with rows is called by
 every process with all of them, and gives all of them back.
 """
 
-import functools
 import math
 import time
 import zlib
@@ -14,61 +13,18 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxrobust import _validate
-from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.data import to_float
-from jaxrobust.evaluation import _draws, _sharding
+from jaxrobust.evaluation import _draws, _programs, _sharding
 from jaxrobust.numerics import losses
-from jaxrobust.types import RADIUS_TOLERANCE, Attack, Example, Model, PyTree
+from jaxrobust.types import RADIUS_TOLERANCE, Attack, Model, PyTree
 
 PIXEL_TOLERANCE = 1e-6
 # Of a random model, in each answer; an attack costs so many times more.
 DRAWS = 20
-
-
-def _attack(apply_fn, attack, shared, rows):
-    params, stats, factor, key, folds = shared
-    index, images, targets = rows
-
-    def score_fn(x, example):
-        return apply_fn(params, stats, x, train=False)[0].logits
-
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    for at in range(folds.shape[0]):
-        keys = fold_rows(keys, folds[at])
-    result = attack.scaled(factor)(keys, score_fn, Example(images, targets))
-    nonfinite = jnp.zeros(len(index), bool) if result.nonfinite is None else result.nonfinite
-    length = jnp.full(len(index), jnp.nan)
-    if is_minimum_norm(attack):
-        length = jax.vmap(attack.neighbourhood.length)(result.image - images)
-    return result.image, result.distance, nonfinite, length
-
-
-def _predict(apply_fn, shared, images):
-    params, stats = shared
-    logits = apply_fn(params, stats, images, train=False)[0].logits.astype(jnp.float32)
-    confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
-    return logits, jnp.argmax(logits, axis=-1).astype(jnp.int32), confidence
-
-
-# Made at first use: reading the backend at import would come before jax.distributed.initialize.
-@functools.cache
-def _programs() -> tuple[Any, Any]:
-    return _sharding.compiled(_attack, num_static=2), _sharding.compiled(_predict, num_static=1)
-
-
-def is_minimum_norm(attack: Any) -> bool:
-    """Whether the attack looks for the nearest adversarial image, at any distance."""
-    return bool(getattr(attack, "minimum_norm", False))
-
-
-def num_compiled() -> int:
-    """How many programs the evaluation of this process has compiled; for tests and timing."""
-    return sum(program._cache_size() for program in _programs())
 
 
 class Subject(NamedTuple):
@@ -95,6 +51,11 @@ class Subject(NamedTuple):
     def n(self) -> int:
         """The number of images."""
         return len(self.labels)
+
+    @property
+    def judge(self) -> PyTree:
+        """The parameters and stats that judge."""
+        return self.params, self.stats if self.judging is None else self.judging
 
     def batched(self, batch_size: int) -> "Subject":
         """This subject in batches of so many rows, rounded up to what the devices divide."""
@@ -213,11 +174,6 @@ def gather(images, index: np.ndarray) -> np.ndarray:
     return np.clip(rows.astype(np.float32), 0, 1)
 
 
-def to_8bit(images: np.ndarray) -> np.ndarray:
-    """What an image file would keep: pixels of 256 levels, the same floats that the file is read as."""
-    return to_float(np.clip(np.round(images * np.float32(255)), 0, 255))
-
-
 def by_rows(
     s: Subject, program: Any, *static: Any, shared: PyTree, rows: PyTree, nothing: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, ...]:
@@ -244,9 +200,9 @@ def _predict_own(s: Subject, images: np.ndarray) -> Predictions:
     """The model's answers to images of this process alone."""
     logits, prediction, confidence = _by_own_rows(
         s,
-        _programs()[1],
+        _programs.programs()[1],
         s.model.apply,
-        shared=(s.params, s.stats if s.judging is None else s.judging),
+        shared=s.judge,
         rows=images,
         nothing=(
             np.zeros((0, s.model.num_classes), np.float32),
@@ -254,6 +210,10 @@ def _predict_own(s: Subject, images: np.ndarray) -> Predictions:
             np.zeros(0, np.float32),
         ),
     )
+    return _answers(logits, prediction, confidence)
+
+
+def _answers(logits: np.ndarray, prediction: np.ndarray, confidence: np.ndarray) -> Predictions:
     return Predictions(logits, prediction, confidence, np.isfinite(logits).all(axis=-1))
 
 
@@ -274,7 +234,7 @@ def predict_rows(s: Subject, index: np.ndarray, *, rounded: bool = False) -> Pre
     starts = range(0, len(own), s.batch_size)
     parts = [gather(s.images, own[at : at + s.batch_size]) for at in starts]
     found = [_predict_own(s, np.zeros((0, *s.model.image_shape), np.float32))]
-    found += [_predict_own(s, to_8bit(part) if rounded else part) for part in parts]
+    found += [_predict_own(s, _programs.to_8bit(part) if rounded else part) for part in parts]
     return _sharding.gathered(_joined(found), _sharding.shares(len(index)))
 
 
@@ -327,7 +287,7 @@ def _attack_own(
     progress_fn: Callable[[str, int, int], None] | None,
 ) -> Attacked:
     """Attacks the rows of this process alone."""
-    program, _ = _programs()
+    program, judge = _programs.programs()
     compiled_before = program._cache_size()
     kept: dict[int, np.ndarray] = {}
     low, high, times = math.inf, -math.inf, []
@@ -340,18 +300,28 @@ def _attack_own(
         rows = index[positions]
         start = time.perf_counter()
         batch = (rows.astype(np.int32), gather(s.images, rows), targets[positions].astype(np.int32))
-        out = _sharding.call(program, s.mesh, s.model.apply, attack, shared=shared, rows=batch)
-        image, distance, nonfinite, length = (part[:count] for part in out)
+        attacked = _sharding.started(program, s.mesh, s.model.apply, attack, shared=shared, rows=batch)
+        image, distance, nonfinite, length = jax.block_until_ready(attacked)
         times.append((time.perf_counter() - start, count))
+        image_8bit, *ends = _sharding.started(_programs.rounding(), s.mesh, shared=(), rows=image)
+        judged = [
+            _sharding.started(judge, s.mesh, s.model.apply, shared=s.judge, rows=pixels)
+            for pixels in (image, image_8bit)
+        ]
+        by_row = jax.device_get((distance, nonfinite, length, ends, judged))
+        distance, nonfinite, length, ends, judged = _sharding.at(by_row, slice(count))
         distances.append(distance)
         lengths.append(length)
-        low, high = float(np.minimum(low, image.min())), float(np.maximum(high, image.max()))
+        low, high = float(np.minimum(low, ends[0].min())), float(np.maximum(high, ends[1].max()))
         # An attack never returns a point where the model answers NaN, yet a model that does so is not robust.
-        for answers, pixels in ((seen, image), (seen_8bit, to_8bit(image))):
-            answer = _predict_own(s, pixels)
+        for answers, found in zip((seen, seen_8bit), judged):
+            answer = _answers(*found)
             answers.append(answer._replace(finite=answer.finite & ~nonfinite))
-        # Copies, or one row would keep its whole batch alive.
-        kept |= {int(row): image[at].copy() for at, row in enumerate(rows[:count]) if int(row) in wanted}
+        places = [at for at, row in enumerate(rows[:count]) if int(row) in wanted]
+        if places:
+            # Copies, or one row would keep its whole batch alive.
+            pixels = jax.device_get(image)
+            kept |= {int(rows[at]): pixels[at].copy() for at in places}
         if progress_fn is not None:
             progress_fn(name, sum(done for _, done in times), len(index))
     compiled = program._cache_size() > compiled_before

@@ -16,7 +16,7 @@ from scipy import stats as scipy_stats
 from jaxrobust.attacks.pgd import PGD
 from jaxrobust.attacks.random_search import RandomSearch
 from jaxrobust.attacks.square import Square
-from jaxrobust.evaluation import _engine, _sharding
+from jaxrobust.evaluation import _engine, _programs, _sharding
 from jaxrobust.evaluation._engine import Predictions
 from jaxrobust.evaluation._types import CLEAN, Level, Surrogate, Verdict, is_targeted
 from jaxrobust.evaluation._view import View, attack_rows, graded, unmeasured, verdict
@@ -83,7 +83,7 @@ def _ball(attack) -> float | None:
     which the checks would lead to the label.
     """
     ball: Any = getattr(attack, "neighbourhood", None)
-    if _engine.is_minimum_norm(attack) or is_targeted(attack):
+    if _programs.is_minimum_norm(attack) or is_targeted(attack):
         return None
     if getattr(ball, "norm", None) not in (2, math.inf):
         return None
@@ -280,7 +280,7 @@ def one_step(view: View) -> Verdict:
         if name in rows
         and hasattr(entry.attack, "steps")
         and hasattr(entry.attack, "neighbourhood")
-        and not (_engine.is_minimum_norm(entry.attack) or is_targeted(entry.attack))
+        and not (_programs.is_minimum_norm(entry.attack) or is_targeted(entry.attack))
     }
     pairs = [
         (fast, slow)

@@ -62,10 +62,17 @@ def compiled(fn: Callable[..., PyTree], num_static: int) -> Any:
     return jit(program, static_argnums=tuple(range(num_static + 1)))
 
 
+def started(program: Any, mesh: Mesh, *static: Any, shared: PyTree, rows: PyTree) -> PyTree:
+    """One call on rows whose number the devices divide, not waited for; `shared` comes from `everywhere`.
+
+    Rows may come from another call, and then stay where they are.
+    """
+    return program(mesh, *static, shared, jax.device_put(rows, NamedSharding(mesh, PartitionSpec(_AXIS))))
+
+
 def call(program: Any, mesh: Mesh, *static: Any, shared: PyTree, rows: PyTree) -> PyTree:
-    """One call on rows whose number the devices divide; NumPy leaves. `shared` comes from `everywhere`."""
-    placed = jax.device_put(rows, NamedSharding(mesh, PartitionSpec(_AXIS)))
-    return jax.device_get(program(mesh, *static, shared, placed))
+    """What `started` starts, as NumPy leaves."""
+    return jax.device_get(started(program, mesh, *static, shared=shared, rows=rows))
 
 
 def at(tree: PyTree, rows: Any) -> PyTree:

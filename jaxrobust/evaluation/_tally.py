@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrobust.evaluation import _engine, _provenance
+from jaxrobust.evaluation import _programs, _provenance
 from jaxrobust.evaluation._engine import Subject
 from jaxrobust.evaluation._survivors import Share, members_of
 from jaxrobust.evaluation._types import CLEAN, WORST, Seen
@@ -57,7 +57,7 @@ def facts(attack: Any, every_image: bool) -> dict[str, Any]:
     """What a row says of the attack: exact radii and configuration, its norm where it has one ball."""
     return {
         "every_image": every_image,
-        "minimum_norm": _engine.is_minimum_norm(attack),
+        "minimum_norm": _programs.is_minimum_norm(attack),
         "norm": _provenance.norm_name(_provenance.single_norm(attack)),
         "radius": _provenance.radius_label(attack),
         "eps": _provenance.radii(attack),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.evaluation import _engine, _provenance, _survivors
+from jaxrobust.evaluation import _engine, _programs, _provenance, _survivors
 from jaxrobust.evaluation._types import CLEAN, Curve, EvalAttack, Report
 from jaxrobust.numerics.metrics import wilson_interval
 from jaxrobust.types import RADIUS_TOLERANCE, Model, PyTree
@@ -61,7 +61,7 @@ def accuracy_curve(
         raise ValueError("Expected an attack to draw a curve of, got the clean entry. Leave it out.")
     if attack.target_fn is not None:
         raise ValueError("Expected an untargeted attack to draw a curve of. Leave target_fn out.")
-    if _engine.is_minimum_norm(attack.attack):
+    if _programs.is_minimum_norm(attack.attack):
         raise ValueError(
             "A minimum-norm attack need not run at several radii: evaluate it once and take "
             "curve_of(report, name)."

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxrobust import _validate
 from jaxrobust.attacks import Sequence
-from jaxrobust.evaluation import _engine
+from jaxrobust.evaluation import _programs
 from jaxrobust.evaluation._types import EvalAttack
 from jaxrobust.evaluation.suites import SUITE, SUITES, Entry
 from jaxrobust.evaluation.targets import TARGETS
@@ -79,7 +79,7 @@ def _composite(text: str, parts: list[tuple[str, EvalAttack]]) -> tuple[str, Eva
     if len(parts) < text.count(">") + 1:
         raise ValueError(f"Expected attacks on both sides of >, got {text!r}; e.g. pgd>grid_adv.")
     for title, entry in parts:
-        if entry.attack is None or _engine.is_minimum_norm(entry.attack):
+        if entry.attack is None or _programs.is_minimum_norm(entry.attack):
             what = "is no attack" if entry.attack is None else "looks at any distance"
             raise ValueError(f"{title} {what}: a composite is made of attacks of fixed radius.")
     targets = {entry.target_fn for _, entry in parts}

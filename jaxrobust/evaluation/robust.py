@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.evaluation import _engine, _provenance, _survivors, _tally, trust
+from jaxrobust.evaluation import _engine, _programs, _provenance, _survivors, _tally, trust
 from jaxrobust.evaluation._engine import Predictions, Subject
 from jaxrobust.evaluation._tally import Outcome
 from jaxrobust.evaluation._types import CLEAN, WORST, EvalAttack, Level, Report, Sample, Seen, Surrogate
@@ -219,7 +219,7 @@ def _run(
         attacked=len(index),
         nonfinite=int(np.sum(~found.seen.finite)),
         moved=_moved(s, name, entry, clean, progress_fn) if robust_risk else None,
-        length=spread(length, np.zeros(s.n, np.float32)) if _engine.is_minimum_norm(entry.attack) else None,
+        length=spread(length, np.zeros(s.n, np.float32)) if _programs.is_minimum_norm(entry.attack) else None,
         target=None if entry.target_fn is None else targets,
         reached=None if entry.target_fn is None else reached,
         broken_by=spread(broken_by, np.full(s.n, -1, np.int32)) if is_ensemble else None,

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from jaxrobust.attacks import PGD, fgsm
-from jaxrobust.evaluation import EvalAttack, _engine, accuracy_curve, evaluate, runner_up
+from jaxrobust.evaluation import EvalAttack, _programs, accuracy_curve, evaluate, runner_up
 from jaxrobust.neighbourhoods import L2, LInf
 from jaxrobust.types import AttackResult, Model
 from tests.evaluation.stand_ins import Boundary
@@ -79,9 +79,9 @@ def test_all_radii_share_one_program_with_the_evaluation(linear):
         seed=0,
         trust_checks=False,
     )
-    before = len(traces), _engine.num_compiled()
+    before = len(traces), _programs.num_compiled()
     curve_of(linear, pgd, model=model, factors=np.linspace(0, 2, 9))
-    assert (len(traces), _engine.num_compiled()) == before
+    assert (len(traces), _programs.num_compiled()) == before
 
 
 def test_the_full_radius_agrees_with_the_row(linear):

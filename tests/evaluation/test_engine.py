@@ -8,7 +8,15 @@ import pytest
 
 from jaxrobust.attacks import PGD, Ensemble, RandomSearch, fgsm
 from jaxrobust.data import to_float
-from jaxrobust.evaluation import EvalAttack, _engine, _survivors, accuracy_curve, evaluate, next_class
+from jaxrobust.evaluation import (
+    EvalAttack,
+    _engine,
+    _programs,
+    _survivors,
+    accuracy_curve,
+    evaluate,
+    next_class,
+)
 from jaxrobust.neighbourhoods import L2, LInf
 from tests.evaluation.stand_ins import Boundary
 
@@ -20,10 +28,10 @@ def test_all_levels_are_bitwise_those_of_training():
     assert trained_on[255] == 1 and trained_on[0] == 0
     np.testing.assert_array_equal(_engine.gather(LEVELS, np.arange(256)), trained_on)
     np.testing.assert_array_equal(_engine.gather(list(LEVELS), np.arange(256)), trained_on)
-    np.testing.assert_array_equal(_engine.to_8bit(trained_on), trained_on)
+    np.testing.assert_array_equal(_programs.to_8bit(trained_on), trained_on)
     near = np.clip(trained_on + np.float32(0.001), 0, 1)
-    np.testing.assert_array_equal(_engine.to_8bit(near), trained_on)
-    np.testing.assert_array_equal(_engine.to_8bit(np.float32([-1e-6, 1 + 1e-6])), np.float32([0, 1]))
+    np.testing.assert_array_equal(_programs.to_8bit(near), trained_on)
+    np.testing.assert_array_equal(_programs.to_8bit(np.float32([-1e-6, 1 + 1e-6])), np.float32([0, 1]))
 
 
 def test_only_the_rows_asked_for_are_kept(linear):
@@ -127,6 +135,35 @@ def test_nothing_compiles_twice_for_what_is_left(linear):
     arguments = (linear.model, linear.params, {}, linear.images, linear.labels)
     attacks = {"e": EvalAttack(Ensemble(attacks=(WEAK, NEAR, FINAL)))}
     evaluate(*arguments, attacks, batch_size=8, seed=0, trust_checks=False)
-    compiled = _engine.num_compiled()
+    compiled = _programs.num_compiled()
     evaluate(*arguments, attacks, batch_size=8, seed=1, trust_checks=False)
-    assert _engine.num_compiled() == compiled
+    assert _programs.num_compiled() == compiled
+
+
+def test_what_an_attack_found_is_judged_where_it_lies(linear):
+    """Answers, pixels and bounds are those of the kept images on the host, whatever their batch."""
+    s = _engine.subject(
+        linear.model, linear.params, {}, linear.images, linear.labels,
+        batch_size=8, seed=0, num_devices=4,
+    )  # fmt: skip
+    index = np.arange(3, 24)
+    found = _engine.run_attack(s, "a", WEAK, index, s.labels[index], keep=index)
+    images = np.stack([found.images[row] for row in index])
+    assert (found.low, found.high) == (images.min(), images.max())
+    for answers, pixels in ((found.seen, images), (found.seen_8bit, _programs.to_8bit(images))):
+        for part, other in zip(answers, _engine.predict(s, pixels)):
+            np.testing.assert_array_equal(part, other)
+    assert _engine.run_attack(s, "a", WEAK, index, s.labels[index], keep=[5]).images.keys() == {5}
+
+
+def test_images_that_are_not_kept_stay_on_the_devices(linear, monkeypatch):
+    sizes, get = [], jax.device_get
+    monkeypatch.setattr(
+        jax, "device_get", lambda tree: sizes.extend(np.size(x) for x in jax.tree.leaves(tree)) or get(tree)
+    )
+    s = _engine.subject(
+        linear.model, linear.params, {}, linear.images, linear.labels, batch_size=8, seed=0, num_devices=1
+    )
+    _engine.run_attack(s, "a", WEAK, np.arange(8), s.labels[:8])
+    # Logits of two classes for eight images are the most.
+    assert max(sizes) == 16

@@ -11,7 +11,7 @@ from jaxrobust.attacks import PGD, RandomSearch, Sequence, fgsm
 from jaxrobust.evaluation import (
     EvalAttack,
     Level,
-    _engine,
+    _programs,
     breakage,
     curve_of,
     evaluate,
@@ -181,10 +181,10 @@ def test_nothing_compiles_twice(linear):
         )
 
     once(linear.params["w"], EPS, 53)
-    compiled, seen = _engine.num_compiled(), len(traces)
+    compiled, seen = _programs.num_compiled(), len(traces)
     once(-linear.params["w"], EPS, 53)
     once(linear.params["w"], EPS, 20)
-    assert (_engine.num_compiled(), len(traces)) == (compiled, seen)
+    assert (_programs.num_compiled(), len(traces)) == (compiled, seen)
 
 
 def test_an_image_outside_the_radius_is_no_success(linear):
@@ -461,9 +461,9 @@ def test_what_lies_beyond_the_budget_is_no_fault_of_a_minimum_norm_attack(neares
 
 
 def test_the_curve_of_a_minimum_norm_attack_needs_no_further_run(linear, nearest):
-    compiled = _engine.num_compiled()
+    compiled = _programs.num_compiled()
     curve = curve_of(nearest, "near", factors=(2.0, 0.25, 0.5, 1.0))
-    assert _engine.num_compiled() == compiled
+    assert _programs.num_compiled() == compiled
     assert curve.factors == (0.0, 0.25, 0.5, 1.0, 2.0)
     right = linear.margin > 0
     expected = [right.mean(), *((linear.nearest > f * BUDGET).mean() for f in curve.factors[1:])]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.attacks import PGD, Square, fgsm, identity_start
-from jaxrobust.evaluation import CHECKS, EvalAttack, Level, Surrogate, _engine, _sharding, evaluate
+from jaxrobust.evaluation import CHECKS, EvalAttack, Level, Surrogate, _programs, _sharding, evaluate
 from jaxrobust.evaluation._engine import Subject
 from jaxrobust.evaluation._view import look
 from jaxrobust.neighbourhoods import LInf
@@ -363,7 +363,7 @@ def test_a_check_that_measured_nothing_says_so(linear):
 
 def test_the_checks_compile_little(linear, sound):
     """Other weights of the same model: everything is compiled already."""
-    before = _engine.num_compiled()
+    before = _programs.num_compiled()
     attacks = {"FGSM": EvalAttack(fgsm(BALL)), "PGD": EvalAttack(PGD_8)}
     params = {**linear.params, "b": linear.params["b"] + np.float32(0.01)}
     report = evaluate(
@@ -378,7 +378,7 @@ def test_the_checks_compile_little(linear, sound):
         robust_risk=True,
     )
     assert report.verdicts
-    assert _engine.num_compiled() == before
+    assert _programs.num_compiled() == before
 
 
 def test_the_checks_look_at_a_fair_sample_of_a_sorted_set(linear):

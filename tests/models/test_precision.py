@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxrobust.attacks import PGD
-from jaxrobust.evaluation import EvalAttack, _engine, evaluate
+from jaxrobust.evaluation import EvalAttack, _programs, evaluate
 from jaxrobust.models import Precision, TinyCNN, WideResNet, build, from_callable, with_precision
 from jaxrobust.neighbourhoods import LInf
 from jaxrobust.numerics.convolution import conv2d
@@ -106,11 +106,11 @@ def test_evaluation_at_a_precision_compiles_once_and_says_which():
         evaluate, FULL, params, stats, x, y, {"PGD": EvalAttack(ATTACK)}, batch_size=4, seed=0,
         trust_checks=False, refuse_batch_dependent=False, num_samples=0,
     )  # fmt: skip
-    compiled = [_engine.num_compiled()]
+    compiled = [_programs.num_compiled()]
     for precision in (Precision.BF16, Precision.BF16, Precision.HIGHEST, Precision.HIGHEST):
         report = run(precision=precision)
         assert {row["precision"] for row in report.rows} == {report.meta["precision"]} == {precision.value}
-        compiled.append(_engine.num_compiled())
+        compiled.append(_programs.num_compiled())
     start, first, again, highest, highest_again = compiled
     assert start < first == again < highest == highest_again
 
