@@ -19,6 +19,8 @@ from jaxrobust.numerics.compile import jit
 from jaxrobust.types import PyTree
 
 _AXIS = "rows"
+# What all processes together send each other at a time; each of their devices holds it.
+PIECE_BYTES = 2**28
 
 
 @functools.cache
@@ -109,21 +111,45 @@ def gathered(tree: PyTree, counts: Sequence[int]) -> PyTree:
     """The rows of all processes in their order, on every process, bit for bit.
 
     `counts`: the rows of each process. Leaves are NumPy arrays with as many as this process's count, alike in
-    dtype and in their other axes on all.
+    dtype and in their other axes on all. They pass through the devices, piece by piece.
     """
-    if len(counts) == 1:
-        return tree
     leaves, structure = jax.tree.flatten(tree)
+    if len(counts) == 1 or not any(counts):
+        return tree
+    row_bytes = sum(_row_bytes(leaf) for leaf in leaves)
+    # Twice, for `_room`.
+    step = max(1, PIECE_BYTES // (2 * len(counts) * max(row_bytes, 1)))
+    found: list[list[list[np.ndarray]]] = [[[] for _ in counts] for _ in leaves]
+    for start in range(0, max(counts), step):
+        piece = [leaf[start : start + step] for leaf in leaves]
+        for per_process, parts in zip(found, _of_all(piece, [min(max(n - start, 0), step) for n in counts])):
+            for rows, part in zip(per_process, parts):
+                rows.append(part)
+    return jax.tree.unflatten(
+        structure, [np.concatenate([part for rows in one for part in rows]) for one in found]
+    )
+
+
+def _of_all(leaves: Sequence[np.ndarray], counts: Sequence[int]) -> list[list[np.ndarray]]:
+    """For each leaf the rows of each process."""
     raw = np.frombuffer(b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves), np.uint8)
-    row_bytes = [leaf.dtype.itemsize * int(np.prod(leaf.shape[1:])) for leaf in leaves]
-    # Every length is a program of its own for the collective; powers of two are few.
-    room = 1 << (max(counts) * sum(row_bytes)).bit_length()
+    room = _room(max(counts) * sum(map(_row_bytes, leaves)))
     sent = np.asarray(multihost_utils.process_allgather(np.pad(raw, (0, room - raw.size))))
     parts: list[list[np.ndarray]] = [[] for _ in leaves]
     for count, received in zip(counts, sent):
         start = 0
-        for part, leaf, size in zip(parts, leaves, row_bytes):
-            values = np.frombuffer(received[start : start + count * size].tobytes(), leaf.dtype)
+        for part, leaf in zip(parts, leaves):
+            size = count * _row_bytes(leaf)
+            values = np.frombuffer(received[start : start + size].tobytes(), leaf.dtype)
             part.append(values.reshape(count, *leaf.shape[1:]))
-            start += count * size
-    return jax.tree.unflatten(structure, [np.concatenate(part) for part in parts])
+            start += size
+    return parts
+
+
+def _row_bytes(leaf: np.ndarray) -> int:
+    return leaf.dtype.itemsize * int(np.prod(leaf.shape[1:]))
+
+
+def _room(size: int) -> int:
+    """The next power of two: every length is a program of its own for the collective."""
+    return 1 << size.bit_length()

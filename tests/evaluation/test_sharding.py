@@ -129,3 +129,26 @@ def test_processes_share_the_rows_in_order(monkeypatch, rows, expected):
         monkeypatch.setattr(_sharding.jax, "process_index", lambda process=process: process)
         taken += list(range(rows)[_sharding.share(rows)])
     assert taken == list(range(rows))
+
+
+def test_rows_are_gathered_piece_by_piece(monkeypatch):
+    """Three processes with 11, 11 and 4 rows; the last has fewer pieces."""
+    rng = np.random.default_rng(0)
+    counts, sent = [11, 11, 4], []
+    trees = [{"a": rng.normal(size=(n, 3)).astype(np.float32), "b": np.arange(n) > 1} for n in counts]
+    monkeypatch.setattr(_sharding, "PIECE_BYTES", 400)
+
+    def allgather(raw):
+        """What the others send at the same time: the same rows of theirs, as bytes."""
+        start = sum(step for _, step in sent)
+        step = min(5, 11 - start)
+        theirs = [[tree[name][start : start + step].tobytes() for name in "ab"] for tree in trees]
+        assert raw.tobytes().startswith(b"".join(theirs[0]))
+        sent.append((raw.size, step))
+        return np.stack([np.frombuffer(b"".join(one).ljust(raw.size, b"0"), np.uint8) for one in theirs])
+
+    monkeypatch.setattr(_sharding.multihost_utils, "process_allgather", allgather)
+    found = _sharding.gathered(trees[0], counts)
+    for name in "ab":
+        np.testing.assert_array_equal(found[name], np.concatenate([tree[name] for tree in trees]))
+    assert [step for _, step in sent] == [5, 5, 1] and all(3 * size <= 400 for size, _ in sent)
