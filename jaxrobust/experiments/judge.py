@@ -17,6 +17,7 @@ from jaxrobust.evaluation import EvalAttack, Report, ThreatModel
 from jaxrobust.experiments.run import Run, load_data
 from jaxrobust.models import Precision, in_precision, with_precision
 from jaxrobust.numerics.compile import jit
+from jaxrobust.training.runtime import agree
 
 # Accuracy against radius is drawn on this many images: six radii cost as much as six attacks.
 CURVE_IMAGES = 500
@@ -102,9 +103,8 @@ def evaluate_run(
     surrogates = _surrogates(run, transfer_from)
     if certify is not None:
         evaluation.check_smoothing(sigma=certify, num_certify=certify_draws)
-    is_main = jax.process_index() == 0
-    if save_adversarial is not None and is_main:
-        evaluation.adversarial_file(Path(save_adversarial))
+    if save_adversarial is not None:
+        _check_place(Path(save_adversarial))
     report = evaluation.evaluate(
         run.model,
         run.params,
@@ -124,7 +124,7 @@ def evaluate_run(
         **how,
     )
     if save_adversarial is not None:
-        if is_main:
+        if jax.process_index() == 0:
             file = evaluation.save_adversarial(report, Path(save_adversarial), images)
             log_fn(f"Adversarial images: {file}")
         report = dataclasses.replace(report, images={})
@@ -138,6 +138,19 @@ def evaluate_run(
         report,
         curves=(*drawn, *(evaluation.curve_of(report, attack) for attack in nearest), *report.curves),
     )
+
+
+def _check_place(path: Path) -> None:
+    """Refuses a place for adversarial images that process 0 cannot write, on every process."""
+    message = ""
+    if jax.process_index() == 0:
+        try:
+            evaluation.adversarial_file(path)
+        except ValueError as error:
+            message = str(error)
+    # The others would wait for its rows.
+    if agree(np.array(bool(message))):
+        raise ValueError(message or f"Process 0 cannot write {path}. Choose another place.")
 
 
 def _check_counts(suite: Mapping[str, EvalAttack], image_shape: tuple[int, int, int]) -> None:

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from jaxrobust.experiments import judge
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -85,3 +88,22 @@ def test_the_first_process_teaches_both(tmp_path):
         answers = train_on_two(folders, *options, name="digits_rst")
         assert [code for code, _ in answers] == [0, 0]
         assert (folders[0] / "pseudo_labels.npz").is_file() and not folders[1].exists()
+
+
+def test_a_place_that_process_0_cannot_write_is_refused_on_all(tmp_path, monkeypatch):
+    """Each process hears of it; what the others could write does not count."""
+    refused = []
+
+    def agreed(flag):
+        refused.append(bool(flag))
+        return np.array(True)
+
+    monkeypatch.setattr(judge, "agree", agreed)
+    for process, path, message in (
+        (0, tmp_path / "a.png", "Expected an .npz"),
+        (1, tmp_path, "Process 0 can"),
+    ):
+        monkeypatch.setattr(judge.jax, "process_index", lambda process=process: process)
+        with pytest.raises(ValueError, match=message):
+            judge._check_place(path)
+    assert refused == [True, False] and not list(tmp_path.iterdir())
