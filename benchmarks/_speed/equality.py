@@ -28,12 +28,14 @@ def compare(ours: np.ndarray, peer: np.ndarray, *, by_verdicts: bool = False) ->
     """Successes `[seeds, n]` of both on the same images.
 
     They count as the same where the rates, averaged over the seeds, differ by at most one point, or by one
-    image where a point is less than that; `by_verdicts`: where at most as large a share of the images have
-    other verdicts, which is asked of a model whose successes mean nothing. Only one seed can be compared so.
+    image where a point is less than that; `by_verdicts`: where at most as large a share of the verdicts, seed
+    by seed, are others, which is asked of a model whose successes mean nothing. There chance may keep apart
+    what is the same, and other numbers of seeds cannot be compared: neither counts as the same.
 
     Returns:
         `rate`, `rate_peer`, `difference` (ours less the peer's) with its 95% `interval`, paired over the
-        images, `agreement`, the share of images with equal verdicts (None with several seeds), `same`.
+        images, `agreement`, the share of verdicts that are equal seed by seed (None of other numbers of
+        seeds), `same`.
 
     >>> ours, peer = np.ones((1, 4), bool), np.array([[True, True, True, False]])
     >>> found = compare(ours, peer)
@@ -45,10 +47,10 @@ def compare(ours: np.ndarray, peer: np.ndarray, *, by_verdicts: bool = False) ->
     each = ours.mean(0) - peer.mean(0)
     difference = float(each.mean())
     half = 1.96 * float(each.std(ddof=1)) / num**0.5 if num > 1 else float("inf")
-    agreement = float((ours == peer).mean()) if len(ours) == len(peer) == 1 else None
+    agreement = float((ours == peer).mean()) if len(ours) == len(peer) else None
     allowed = max(POINT, 1 / num) + 1e-9
-    if by_verdicts and agreement is not None:
-        same = 1 - agreement <= allowed
+    if by_verdicts:
+        same = agreement is not None and 1 - agreement <= allowed
     else:
         same = abs(difference) <= allowed
     return {

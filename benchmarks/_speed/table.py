@@ -23,8 +23,9 @@ same budget.
   rounds): above 1 ours is faster. It is taken against the fastest peer that does the same.
 - **The same**: successes (images within the radius that fool the library's model or the PyTorch net of equal
   weights) differ by at most a point, or by one image where there are fewer than 100; of random weights, the
-  verdicts on the images themselves. Where they differ by more, the difference stands in the table and the
-  ratio in brackets: it is not counted.
+  verdicts on the images themselves, seed by seed. Where they differ by more, the difference stands in the
+  table and the ratio in brackets: it is not counted; also where it may be chance that keeps the verdicts
+  apart, since of random weights equal rates show nothing.
 - **Limit**: our time over that of the passes the budget makes necessary: gradients with respect to the
   images compiled as the library compiles, lone forward passes in the fastest form of those that were tried,
   all timed in the same rounds. Where the images decide how many passes there are, there is none.
@@ -152,7 +153,8 @@ def _detail(task: cases.Task, row: dict[str, Any]) -> str:
         if not row["same"]:
             ratio, difference = f"({ratio}: not the same)", f"**{difference}**"
         if row["agreement"] is not None and task.by_verdicts:
-            difference += f", {100 * row['agreement']:.0f}% agree"
+            seeds = "" if row["seeds"] == 1 else f" over {row['seeds']} seeds"
+            difference += f", {100 * row['agreement']:.0f}% agree{seeds}"
     else:
         difference = ""
     cells = [

@@ -285,6 +285,19 @@ def test_random_weights_are_compared_image_by_image():
     assert not found["same"] and found["agreement"] == 0.75
 
 
+def test_random_weights_with_several_seeds_are_compared_seed_by_seed():
+    """Equal rates of other images show nothing there, whether chance or a mistake keeps them apart."""
+    ours = np.zeros((3, 32), bool)
+    ours[:, :4] = True
+    assert equality.compare(ours, ours.copy(), by_verdicts=True)["same"]
+    other = np.roll(ours, 4, axis=1)
+    found = equality.compare(ours, other, by_verdicts=True)
+    assert found["difference"] == 0 and found["agreement"] == 0.75 and not found["same"]
+    assert equality.compare(ours, other)["same"]
+    fewer = equality.compare(ours, ours[:1], by_verdicts=True)
+    assert fewer["agreement"] is None and not fewer["same"]
+
+
 def test_an_image_beyond_the_radius_or_the_box_is_no_success():
     clean = np.full((4, 2, 2, 1), 0.5, np.float32)
     images = clean + np.array([0.3, 0.31, 0.2, 0.6], np.float32).reshape(4, 1, 1, 1)
