@@ -25,9 +25,12 @@ _MODULES = {
     "pytorch": "train_pytorch",
     "pytorch_channels_last": "train_pytorch",
 }
+# With those that the others import by their package's name, which a digest does not follow.
 _LIBRARY = {
     "jaxrobust.training.loop",
     "jaxrobust.training.optimizers",
+    "jaxrobust.data.feed",
+    "jaxrobust.models.remat",
     "jaxrobust.attacks.pgd",
     "jaxrobust.neighbourhoods.lp",
     "jaxrobust.models.small_cnn",

@@ -8,7 +8,16 @@ import pytest
 
 from benchmarks import training
 from benchmarks._parity import store
-from benchmarks._speed import train_cases, train_data, train_limits, train_ours, train_table, train_worker
+from benchmarks._parity import worker as digests
+from benchmarks._speed import (
+    growth_worker,
+    train_cases,
+    train_data,
+    train_limits,
+    train_ours,
+    train_table,
+    train_worker,
+)
 from benchmarks._speed.protocol import WorkerFailed
 from jaxrobust.objectives import AT, SRT, TRADES
 
@@ -53,6 +62,19 @@ def test_the_weights_are_those_of_the_state_dict(folder):
     logits = model.apply(params, {}, np.zeros((1, *train_data.SHAPE), np.float32), train=False)[0].logits
     assert logits.shape == (1, 10) and not np.any(logits)  # no biases, so a black image has none
     assert float(np.std(params["conv1"]["kernel"])) == pytest.approx(np.sqrt(2 / 9), rel=0.2)
+
+
+def test_a_record_is_made_again_when_code_of_the_update_changes(folder, monkeypatch):
+    """Of the feed and what it draws with too."""
+    seen, source = set(), digests._source
+    monkeypatch.setattr(digests, "_source", lambda name: seen.add(name) or source(name))
+    train_worker.Session(folder, train_cases.OURS).about("srt")
+    of = {"training.step", "objectives.srt", "data.feed", "data.shuffle", "data.augment", "models.remat"}
+    assert {f"jaxrobust.{name}" for name in of} <= seen
+    seen.clear()
+    growth_worker.Session("devices").about()
+    of = of - {"objectives.srt"} | {"objectives.at", "training.optimizers"}
+    assert {f"jaxrobust.{name}" for name in of} <= seen
 
 
 @pytest.mark.slow
