@@ -4,13 +4,17 @@
 
 In every round each way trains all seeds through the public functions, `training.fit` for one after another
 and `training.fit_seeds` for all together, once with the step `vmap`ped over the seeds and once with the seeds
-taking turns within it. Before that, two steps of every way must give the same weights. The rate is that of
-the steps after the first row, so it is without compilation, which is shown beside it (`fit` compiles once a
-seed, `fit_seeds` once), and without validation and checkpoints.
+taking turns within it; the order of the ways is another in each round. Before that, two steps of every way
+must give the same weights. The rate is that of the steps between two rows, the first in the middle of the run
+and the second at its end, so it is without compilation, which is shown beside it (`fit` compiles once a seed,
+`fit_seeds` once), without validation and checkpoints, and next to nothing waits for rows.
 """
 
 import argparse
+import copy
+import dataclasses
 import json
+import random
 import statistics
 import sys
 import time
@@ -24,6 +28,7 @@ import numpy as np
 from benchmarks import _machine
 from jaxrobust import data, experiments, models, training
 from jaxrobust.experiments import Experiment
+from jaxrobust.models import Precision
 from jaxrobust.training import Member, Runtime
 
 ALONE, VMAPPED, IN_TURNS = "one after another", "together, vmapped", "together, in turns"
@@ -47,6 +52,15 @@ class Clock:
         """Nothing is open."""
 
 
+def row_every(steps: int) -> int:
+    """Steps between rows, of which there are two; a row makes all wait.
+
+    >>> row_every(60), row_every(5)
+    (30, 3)
+    """
+    return (steps + 1) // 2
+
+
 class Setting:
     """What all ways train: an experiment's parts, and the feed of each seed."""
 
@@ -64,7 +78,7 @@ class Setting:
             "objective": one.objective,
             "optimizer": one.optimizer.build(one.num_steps),
             "num_steps": steps,
-            "log_every": max(steps // 6, 1),
+            "log_every": row_every(steps),
             "runtime": self.runtime,
             "ema_decay": one.ema_decay,
             "progress": False,
@@ -111,8 +125,14 @@ def _feed(experiment: Experiment, dataset: data.Dataset, devices: int) -> data.F
 
 
 def check_equal(setting: Setting) -> None:
-    """Refuses to time ways that train different weights."""
-    ways = setting.ways()
+    """Refuses to time ways that train different weights.
+
+    In full float32: a gradient that TensorFloat-32 rounds may have the other sign, and an attack that takes
+    signs then another image.
+    """
+    exact = copy.copy(setting)
+    exact.runtime = dataclasses.replace(setting.runtime, precision=Precision.HIGHEST)
+    ways = exact.ways()
     expected = jax.device_get(ways.pop(ALONE)(2)[0])
     for way in ways.values():
         for own, other in zip(
@@ -124,12 +144,16 @@ def check_equal(setting: Setting) -> None:
 def measure(setting: Setting, steps: int, rounds: int) -> dict[str, dict[str, list[float]]]:
     """By way, of each round: `step`, the seconds of a step of all seeds; `rest`, all that is no such step."""
     found: dict[str, dict[str, list[float]]] = {name: {"step": [], "rest": []} for name in setting.ways()}
-    for _ in range(rounds):
-        for name, way in setting.ways().items():
+    ways = setting.ways()
+    for number in range(rounds):
+        order = list(ways)
+        # The same order each time would let each always follow the same other.
+        random.Random(number).shuffle(order)
+        for name in order:
             start = time.perf_counter()
-            clocks = way(steps)[1]
+            clocks = ways[name](steps)[1]
             whole = time.perf_counter() - start
-            counted = steps - setting.options(steps)["log_every"]
+            counted = steps - row_every(steps)
             steady = sum(clock.times[-1] - clock.times[0] for clock in clocks)
             found[name]["step"].append(steady / counted)
             found[name]["rest"].append(whole - steady * steps / counted)
@@ -144,7 +168,7 @@ def table(record: dict[str, Any]) -> str:
         "",
         f"Command: `{record['command']}`. {record['hardware']}, {record['devices']} x "
         f"{record['device']}, JAX {record['jax']}; load before the run {record['load']}. "
-        f"{record['rounds']} rounds of {record['steps']} steps, ways in turns.",
+        f"{record['rounds']} rounds of {record['steps']} steps, ways in turns, in another order each round.",
         "",
         "| way | ms of a step of all seeds: min / median / max | seeds per hour | "
         "times as many: min / median / max | compilation and start, s |",

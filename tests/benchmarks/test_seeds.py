@@ -1,10 +1,14 @@
 """The page of seeds per hour: its arithmetic, and with the slow tests the whole command at toy size."""
 
+import functools
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks import seeds
+from jaxrobust.models import Precision
+from jaxrobust.training import Runtime
 
 RECORD = {
     "command": "python -m benchmarks.seeds", "experiment": "digits_srt", "num_steps": 600, "seeds": 4,
@@ -24,6 +28,44 @@ def test_rates_and_ratios_of_the_page():
     assert lines[f"| {seeds.ALONE}"].split(" | ")[1:3] == ["200.0 / 300.0 / 400.0", "80.0"]
     assert lines[f"| {seeds.VMAPPED}"].split(" | ")[2:4] == ["240.0", "2.00 / 3.00 / 4.00"]
     assert lines[f"| {seeds.IN_TURNS}"].endswith("| 2.0 |")
+
+
+class FakeSetting:
+    """Ways that train nothing and write rows as the loop does; notes who is asked, and in which precision."""
+
+    def __init__(self):
+        self.runtime, self.asked = Runtime(num_devices=1), []
+
+    def ways(self):
+        return {name: functools.partial(self.way, name) for name in ("a", "b", "c", seeds.ALONE)}
+
+    def way(self, name, steps):
+        self.asked.append((name, self.runtime.precision))
+        clock, every = seeds.Clock(), seeds.row_every(steps)
+        for step in range(1, steps + 1):
+            if step % every == 0 or step == steps:
+                clock.write(step, {})
+        return [np.zeros(2)], [clock]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 60])
+def test_there_are_two_rows(steps):
+    assert len(FakeSetting().way("a", steps)[1][0].times) == 2
+
+
+def test_ways_change_their_order_from_round_to_round():
+    setting = FakeSetting()
+    found = seeds.measure(setting, 6, 5)
+    orders = {tuple(name for name, _ in setting.asked[at : at + 4]) for at in range(0, 20, 4)}
+    assert len(orders) > 1 and all(len(set(order)) == 4 for order in orders)
+    assert all(len(way["step"]) == 5 for way in found.values())
+
+
+def test_weights_are_compared_in_full_precision():
+    setting = FakeSetting()
+    seeds.check_equal(setting)
+    assert {precision for _, precision in setting.asked} == {Precision.HIGHEST}
+    assert setting.runtime.precision is not Precision.HIGHEST
 
 
 @pytest.mark.slow
