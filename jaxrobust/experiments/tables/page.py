@@ -1,7 +1,7 @@
 """The files of a table: `README.md` for people, `table.json` for programs, both made from `rows.jsonl`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def write(
     out_dir: Path,
     *,
     dataset: str,
+    scale: str,
     facts: dict[str, str],
     command: str,
     pictures: Sequence[str] = (),
@@ -35,6 +36,7 @@ def write(
         rows: its models.
         out_dir: has `rows.jsonl`, receives the rest.
         dataset: `mnist` or `cifar10`, or what `tiny` has.
+        scale: a sentence about it.
         facts: further lines of provenance by name.
         command: that makes it.
         pictures: files in `out_dir` to show.
@@ -70,10 +72,11 @@ def write(
     parts = [
         f"# {spec.title}",
         f"Made by\n\n```\n{command}\n```",
+        f"Data: {dataset}. Scale: {scale}",
         _reading(spec),
         _overview(spec, rows, cells),
         *(f"![{picture}]({picture})" for picture in pictures),
-        _claims(judged),
+        _claims(judged, {attack: label_of(attack, rows[0].experiment) for attack, _ in _columns(spec)}),
     ]
     if published:
         parts.append("## Beside the source\n\n" + _long_table(cells))
@@ -191,8 +194,8 @@ def _long_table(cells: Sequence[dict[str, Any]]) -> str:
     return _results.markdown_table(header, lines)
 
 
-def _claims(judged: Sequence[Judged]) -> str:
-    """The orderings that the source claims."""
+def _claims(judged: Sequence[Judged], labels: Mapping[str, str]) -> str:
+    """The orderings that the source claims; `labels`: of the attacks, as tables print them."""
     known = [one for one in judged if one.verdict is not Verdict.UNKNOWN]
     if not known:
         return ""
@@ -201,7 +204,7 @@ def _claims(judged: Sequence[Judged]) -> str:
     lines = [
         [
             one.claim.text,
-            one.claim.first.attack,
+            labels[one.claim.second.attack],
             f"{100 * (one.difference or 0.0):+.1f} ± {100 * (one.half or 0.0):.1f}",
             one.basis,
             one.verdict.value,

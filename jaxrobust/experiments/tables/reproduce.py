@@ -80,7 +80,15 @@ def reproduce(
         if name == "figure8" and plots.draw_growth(rows, found, "pgd", out_dir / "growth.png"):
             pictures.append("growth.png")
         page.write(
-            name, spec, rows, out_dir, dataset=dataset, facts=facts, command=command, pictures=pictures
+            name,
+            spec,
+            rows,
+            out_dir,
+            dataset=dataset,
+            scale=sized.about,
+            facts=facts,
+            command=command,
+            pictures=pictures,
         )
 
     left = [job for job in wanted if not is_done(job, path)]

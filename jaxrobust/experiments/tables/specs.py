@@ -222,9 +222,9 @@ _CURVES = ("pgd", "grid_adv", "pgd_plus", "grid_adv_plus")
 def _single_claims(rows: Sequence[Row]) -> list[Claim]:
     """A composite attack beats each single one; a defence against one kind hardly helps against the other."""
     found = [
-        Claim(f"{row.title}: {composite} beats {single}", Place(row.key, single), Place(row.key, composite))
+        Claim(f"{row.title}: {title} beats this attack", Place(row.key, single), Place(row.key, composite))
         for row in rows
-        for composite in ("pgd_plus", "grid_adv_plus")
+        for composite, title in (("pgd_plus", "PGD+"), ("grid_adv_plus", "GridAdv+"))
         for single in ("pgd", "grid_adv")
     ]
     crossed = (("pixels/srt", "geometry/srt", "pgd"), ("geometry/srt", "pixels/srt", "grid_adv"))
