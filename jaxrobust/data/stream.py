@@ -161,6 +161,10 @@ class StreamFeed:
         return Batch(image, label, self.augment(keys.unlabelled, unlabelled), pseudo)
 
 
+MAX_DEVICE_BYTES = 2**31
+"""Images up to this size are put on a device."""
+
+
 def make_feed(
     split: Split,
     sizes: BatchSizes,
@@ -169,7 +173,7 @@ def make_feed(
     augment: Augment | None = None,
     process_index: int = 0,
     process_count: int = 1,
-    max_device_bytes: int = 2**31,
+    max_device_bytes: int = MAX_DEVICE_BYTES,
 ) -> ResidentFeed | StreamFeed:
     """A `ResidentFeed` where the images are in memory and fit on the device, else a `StreamFeed`.
 

@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxrobust import data, evaluation, models, training
+from jaxrobust.data.stream import MAX_DEVICE_BYTES
 from jaxrobust.experiments import codec
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.training import Runtime, TrainState
@@ -147,7 +148,15 @@ def _check_folder(folder: Path, resume: bool) -> None:
         raise ValueError(message or f"Process 0 refused the folder {folder}.")
 
 
-def _feed(experiment: Experiment, parts: data.Split, sizes: data.BatchSizes) -> data.Feed:
+def sharing_a_device(run: Prepared, num_runs: int) -> Prepared:
+    """The run where so many lie on its device, whose images take the room of one alone."""
+    feed = _feed(run.experiment, run.parts, run.member.feed.sizes, num_runs)
+    return run._replace(member=run.member._replace(feed=feed))
+
+
+def _feed(
+    experiment: Experiment, parts: data.Split, sizes: data.BatchSizes, runs_on_device: int = 1
+) -> data.Feed:
     return data.make_feed(
         parts,
         sizes,
@@ -155,6 +164,7 @@ def _feed(experiment: Experiment, parts: data.Split, sizes: data.BatchSizes) -> 
         augment=experiment.augment,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        max_device_bytes=MAX_DEVICE_BYTES // runs_on_device,
     )
 
 

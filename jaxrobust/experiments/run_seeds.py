@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxrobust import training
 from jaxrobust.experiments import _teacher
-from jaxrobust.experiments._prepare import check, opening, prepare, validate_every
+from jaxrobust.experiments._prepare import check, opening, prepare, sharing_a_device, validate_every
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.run import (
     CONFIG_FILE,
@@ -22,6 +22,7 @@ from jaxrobust.experiments.run import (
     write_result,
 )
 from jaxrobust.training import Runtime
+from jaxrobust.training._carriers import devices_used
 
 
 def train_seeds(
@@ -100,12 +101,15 @@ def train_seeds(
     labels = _teacher.pseudo_labels(checked, teach)
     runs = [prepare(one, pseudo_labels=own, **options) for one, own in zip(checked, labels)]
     for run in runs:
-        log_fn(opening(run, f"{devices_in_words(runtime.device_count)}, together with the other seeds"))
         if run.finished:
+            log_fn(opening(run, devices_in_words(runtime.device_count)))
             run.close()
     runs = [run for run in runs if not run.finished]
     if runs:
+        used = devices_used(len(runs), runtime.device_count)
+        runs = [sharing_a_device(run, len(runs) // used) for run in runs]
         for run in runs:
+            log_fn(opening(run, _where(len(runs), used, runtime.device_count)))
             write_json(run.folder / CONFIG_FILE, run.config)
         began = time.monotonic()
         training.fit_seeds(
@@ -124,3 +128,11 @@ def train_seeds(
             # Its share of the time, so that sums over runs are right.
             write_result(run, seconds / len(runs), together=[other.experiment.seed for other in runs])
     return [load_run(folder) for folder in folders]
+
+
+def _where(num_runs: int, used: int, count: int) -> str:
+    """Where the runs lie, and how to use devices that are left idle."""
+    if used == count:
+        return f"{devices_in_words(count)}, together with the other seeds"
+    idle = f"{count - used} idle: a multiple of {count} seeds would use all"
+    return f"{devices_in_words(used)} of {count}, {num_runs // used} seeds on each ({idle})"

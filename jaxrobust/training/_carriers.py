@@ -74,6 +74,15 @@ class Alone:
         return [self._runtime.fetch(tree)]
 
 
+def devices_used(num_runs: int, device_count: int) -> int:
+    """As many devices as give each the same number of runs.
+
+    >>> devices_used(8, 4), devices_used(6, 4), devices_used(5, 4)
+    (4, 3, 1)
+    """
+    return max(n for n in range(1, device_count + 1) if num_runs % n == 0)
+
+
 class Together:
     """Several runs: every leaf has a leading axis with an entry per run, which the devices divide.
 
@@ -84,8 +93,7 @@ class Together:
 
     def __init__(self, runtime: Runtime, num_runs: int, vmapped: bool):
         self._runtime, self._vmapped = runtime, vmapped
-        # As many devices as give each the same number of runs.
-        used = max(n for n in range(1, runtime.device_count + 1) if num_runs % n == 0)
+        used = devices_used(num_runs, runtime.device_count)
         self._mesh = Mesh(np.array(runtime.devices[:used]), (_AXIS,), axis_types=(AxisType.Auto,))
         self._sharding = NamedSharding(self._mesh, PartitionSpec(_AXIS))
         self._each, self._num_runs = num_runs // used, num_runs

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from jaxrobust.cli import main
-from jaxrobust.experiments import apply_overrides, get, is_finished, load_run, train, train_seeds
+from jaxrobust.data import ResidentFeed, StreamFeed, load
+from jaxrobust.experiments import (
+    _prepare,
+    apply_overrides,
+    get,
+    is_finished,
+    load_run,
+    run_seeds,
+    train,
+    train_seeds,
+)
 from jaxrobust.training import Runtime
 
 TINY = [
@@ -88,3 +98,26 @@ def test_mistakes_are_answered(tmp_path, capsys, options, message):
 def test_as_many_folders_as_seeds(experiment, tmp_path):
     with pytest.raises(ValueError, match="Expected a folder for each of 2 seeds, got 1 folders"):
         train_seeds(experiment, (0, 1), [tmp_path])
+
+
+@pytest.mark.parametrize(("room", "feed"), [(3, ResidentFeed), (2, StreamFeed)])
+def test_seeds_that_their_devices_do_not_divide_say_so_and_share_the_room(
+    experiment, tmp_path, monkeypatch, room, feed
+):
+    """Three seeds on two devices lie on one, which has room for the images of `room` runs."""
+    said, given = [], []
+
+    def fit_seeds(members, **options):
+        given.extend(member.feed for member in members)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_seeds.training, "fit_seeds", fit_seeds)
+    monkeypatch.setattr(_prepare, "MAX_DEVICE_BYTES", room * load("digits").train.images.nbytes)
+    with pytest.raises(KeyboardInterrupt):
+        train_seeds(
+            experiment, (0, 1, 2), [tmp_path / str(seed) for seed in range(3)],
+            runtime=Runtime(num_devices=2), log_fn=said.append,
+        )  # fmt: skip
+    assert [type(one) for one in given] == [feed] * 3 and len(said) == 3
+    where = "on 1 cpu device(s) of 2, 3 seeds on each (1 idle: a multiple of 2 seeds would use all)"
+    assert all(where in line for line in said)
