@@ -23,6 +23,7 @@ from jaxrobust.experiments.run import (
 )
 from jaxrobust.training import Runtime
 from jaxrobust.training._carriers import devices_used
+from jaxrobust.training.loop import common_steps
 
 
 def train_seeds(
@@ -107,7 +108,9 @@ def train_seeds(
     runs = [run for run in runs if not run.finished]
     if runs:
         used = devices_used(len(runs), runtime.device_count)
-        runs = [sharing_a_device(run, len(runs) // used) for run in runs]
+        # They go on from the newest step of all, which may be older than one's own.
+        start = max(common_steps([run.member.checkpoints for run in runs]), default=0)
+        runs = [sharing_a_device(run._replace(start=start), len(runs) // used) for run in runs]
         for run in runs:
             log_fn(opening(run, _where(len(runs), used, runtime.device_count)))
             write_json(run.folder / CONFIG_FILE, run.config)

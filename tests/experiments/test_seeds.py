@@ -1,6 +1,8 @@
 """Several seeds from the command line: each folder is that of a run of its own."""
 
+import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from jaxrobust.data import ResidentFeed, StreamFeed, load
 from jaxrobust.experiments import (
     _prepare,
     apply_overrides,
+    codec,
     get,
     is_finished,
     load_run,
@@ -98,6 +101,23 @@ def test_mistakes_are_answered(tmp_path, capsys, options, message):
 def test_as_many_folders_as_seeds(experiment, tmp_path):
     with pytest.raises(ValueError, match="Expected a folder for each of 2 seeds, got 1 folders"):
         train_seeds(experiment, (0, 1), [tmp_path])
+
+
+def test_the_step_that_all_go_on_from_is_said_and_recorded(experiment, folders, tmp_path, monkeypatch):
+    """The second seed lacks its last checkpoint, so both go on from the one before."""
+    longer, said = dataclasses.replace(experiment, num_steps=5), []
+    runs = [tmp_path / folder.name for folder in folders]
+    for seed, folder, run in zip(SEEDS, folders, runs):
+        shutil.copytree(folder / "checkpoints", run / "checkpoints")
+        config = json.loads((folder / "config.json").read_text())
+        config["experiment"] = codec.to_json(longer.seeded(seed))
+        (run / "checkpoints" / "config.json").write_text(json.dumps(config))
+    shutil.rmtree(runs[1] / "checkpoints" / "4")
+    monkeypatch.setattr(run_seeds.training, "fit_seeds", lambda members, **options: None)
+    train_seeds(longer, SEEDS, runs, runtime=Runtime(num_devices=1), log_fn=said.append)
+    assert all("resuming at step 3" in line for line in said) and len(said) == 2
+    results = [json.loads((run / "result.json").read_text()) for run in runs]
+    assert [one["resumed_at"] for one in results] == [3, 3]
 
 
 @pytest.mark.parametrize(("room", "feed"), [(3, ResidentFeed), (2, StreamFeed)])
