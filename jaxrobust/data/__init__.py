@@ -1,6 +1,7 @@
 """Data: every source as uint8 arrays, the semi-supervised split, and the feeds that compose batches.
 
-`load` takes a name (`digits`, `orl`, or one of tensorflow-datasets), `folder:PATH` or `npz:PATH`.
+`load` takes a name (`digits`, `orl`, or one of tensorflow-datasets), `folder:PATH` or `npz:PATH`;
+`load_identities` reads sets of people for verification, which are divided by people and not by images.
 """
 
 import inspect
@@ -16,9 +17,12 @@ from jaxrobust.data.digits import load_digits
 from jaxrobust.data.export import export_npz
 from jaxrobust.data.feed import Cursor, Feed, ResidentFeed, to_float
 from jaxrobust.data.folder import load_folder
+from jaxrobust.data.identities import Identities, IdentityFold, identity_folds, load_identities
 from jaxrobust.data.info import info
+from jaxrobust.data.lfw_pairs import read_lfw_pairs
 from jaxrobust.data.npz import load_npz
 from jaxrobust.data.orl import load_orl
+from jaxrobust.data.pairs import Pairs, fold_pairs, join_pairs, make_pairs
 from jaxrobust.data.prepare import prepare
 from jaxrobust.data.prepared import load_prepared
 from jaxrobust.data.shuffle import shuffled_index
@@ -86,19 +90,28 @@ __all__ = [
     "Cursor",
     "Dataset",
     "Feed",
+    "Identities",
+    "IdentityFold",
     "ImageSet",
     "Images",
     "LazyImages",
+    "Pairs",
     "ResidentFeed",
     "Split",
     "StreamFeed",
     "compose_batch",
     "decode_image",
     "export_npz",
+    "fold_pairs",
+    "identity_folds",
     "info",
+    "join_pairs",
     "load",
+    "load_identities",
     "make_feed",
+    "make_pairs",
     "prepare",
+    "read_lfw_pairs",
     "shuffled_index",
     "split",
     "to_float",

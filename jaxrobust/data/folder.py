@@ -3,7 +3,7 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,11 @@ class _Files:
     paths: tuple[Path, ...]
     size: tuple[int, int] | None
     channels: int | None
+    margin: _decode.Margin | None = None
 
     def __call__(self, index: int) -> np.ndarray:
         path = self.paths[index]
-        return _decode.decode(path, str(path), self.size, self.channels)
+        return _decode.decode(path, str(path), self.size, self.channels, self.margin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +38,31 @@ class _Listing:
     labels: np.ndarray
 
 
-def _folders(root: Path) -> list[Path]:
+def sub_folders(root: Path) -> list[Path]:
     """Sub-folders by name, hidden ones left out."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def image_files(folder: Path, kind: str = "class") -> list[Path]:
+    """The image files directly in a folder, by name; others, such as a README, are passed over."""
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS and f.is_file())
+    files = [file for file in files if not file.name.startswith(".")]
+    if not files:
+        raise ValueError(
+            f"{folder}: there are no image files directly in this folder; expected one folder per {kind} "
+            f"with files ending in {', '.join(sorted(EXTENSIONS))}."
+        )
+    return files
 
 
 def _list_split(root: Path, class_names: tuple[str, ...]) -> _Listing:
     """Every image file of `root/class/*`; other files are passed over."""
     paths: list[Path] = []
     labels: list[int] = []
-    for folder in _folders(root):
+    for folder in sub_folders(root):
         if folder.name not in class_names:
             raise ValueError(f"{folder}: the class {folder.name!r} does not occur in the training set.")
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS and f.is_file())
-        files = [file for file in files if not file.name.startswith(".")]
-        if not files:
-            raise ValueError(
-                f"{folder}: there are no image files directly in this folder; expected one folder per class "
-                f"with files ending in {', '.join(sorted(EXTENSIONS))}."
-            )
+        files = image_files(folder)
         paths += files
         labels += [class_names.index(folder.name)] * len(files)
     if not paths:
@@ -78,10 +85,10 @@ def _find(root: Path, test_fraction: float, seed: int) -> tuple[_Listing, _Listi
     """(train, test, class names) of either layout."""
     if not root.is_dir():
         raise ValueError(f"{root}: there is no such folder.")
-    present = {folder.name for folder in _folders(root)}
+    present = {folder.name for folder in sub_folders(root)}
     if "train" in present:
         tests = [name for name in _TEST_NAMES if name in present]
-        names = tuple(folder.name for folder in _folders(root / "train"))
+        names = tuple(folder.name for folder in sub_folders(root / "train"))
         if not tests:
             raise ValueError(f"{root}: beside train/ there is no test/ (or val/); add one, or drop train/.")
         train, test = _list_split(root / "train", names), _list_split(root / tests[0], names)
@@ -94,7 +101,7 @@ def _find(root: Path, test_fraction: float, seed: int) -> tuple[_Listing, _Listi
         raise ValueError(
             f"{root}: it is empty; expected train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png."
         )
-    names = tuple(folder.name for folder in _folders(root))
+    names = tuple(folder.name for folder in sub_folders(root))
     everything = _list_split(root, names)
     chosen = _sets.hold_out(everything.labels, test_fraction, seed)
     train, test = (
@@ -122,10 +129,10 @@ def _check_sizes(paths: tuple[Path, ...], sizes: list[tuple[int, int]]) -> None:
         )
 
 
-def _in_memory(paths: tuple[Path, ...], size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+def _in_memory(files: _Files) -> np.ndarray:
     """uint8 `[n, h, w, c]`; grey where every file is grey."""
-    images = _decode_all(_Files(paths=paths, size=size, channels=channels))
-    _check_sizes(paths, [image.shape[:2] for image in images])
+    images = _decode_all(files)
+    _check_sizes(files.paths, [image.shape[:2] for image in images])
     depth = max(image.shape[2] for image in images)
     out = np.empty((len(images), *images[0].shape[:2], depth), np.uint8)
     for row, image in zip(out, images, strict=True):
@@ -133,35 +140,37 @@ def _in_memory(paths: tuple[Path, ...], size: tuple[int, int] | None, channels: 
     return out
 
 
-def _on_demand(
+def _on_demand(files: _Files, headers: list[tuple[int, int, int]]) -> _sets.LazyImages:
+    """The same images, decoded when asked for; sizes are known from the headers."""
+    if files.size is None:
+        _check_sizes(files.paths, [(height, width) for height, width, _ in headers])
+    depth = files.channels or max(header[2] for header in headers)
+    top, left, bottom, right = _decode.margin_box(*headers[0][:2], files.margin)
+    shape = (*(files.size or (bottom - top, right - left)), depth)
+    reader = replace(files, channels=depth)
+    return _sets.LazyImages(reader=reader, indices=np.arange(len(files.paths)), image_shape=shape)
+
+
+def read_images(
     paths: tuple[Path, ...],
-    headers: list[tuple[int, int, int]],
     size: tuple[int, int] | None,
     channels: int | None,
-) -> _sets.LazyImages:
-    """The same images, decoded when asked for; sizes are known from the headers."""
-    if size is None:
-        _check_sizes(paths, [(height, width) for height, width, _ in headers])
-    depth = channels or max(header[2] for header in headers)
-    reader = _Files(paths=paths, size=size, channels=depth)
-    shape = (*(size or headers[0][:2]), depth)
-    return _sets.LazyImages(reader=reader, indices=np.arange(len(paths)), image_shape=shape)
-
-
-def _load_images(
-    paths: tuple[Path, ...], size: tuple[int, int] | None, channels: int | None, max_resident_bytes: int
+    max_resident_bytes: int,
+    margin: _decode.Margin | None = None,
 ) -> tuple[_sets.Images, str | None]:
     """The images, and a fingerprint of the listing where they stay on disk."""
+    files = _Files(paths=paths, size=size, channels=channels, margin=margin)
     height, width, depth = _decode.header(paths[0])
-    height, width = size or (height, width)
+    top, left, bottom, right = _decode.margin_box(height, width, margin)
+    height, width = size or (bottom - top, right - left)
     if len(paths) * height * width * (channels or depth) <= max_resident_bytes:
-        return _in_memory(paths, size, channels), None
+        return _in_memory(files), None
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         headers = list(pool.map(_decode.header, paths, chunksize=64))
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
-    return _on_demand(paths, headers, size, channels), digest.hexdigest()[:16]
+    return _on_demand(files, headers), digest.hexdigest()[:16]
 
 
 def load_folder(
@@ -199,7 +208,7 @@ def load_folder(
     _decode.check_channels(channels)
     train, test, names = _find(root, test_fraction, seed)
     train, test = _mix(train), _mix(test)
-    images, digest = _load_images(train.paths + test.paths, pixels, channels, max_resident_bytes)
+    images, digest = read_images(train.paths + test.paths, pixels, channels, max_resident_bytes)
     cut = len(train.paths)
     return _sets.make_dataset(
         f"folder:{path}",

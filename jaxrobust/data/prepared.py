@@ -72,7 +72,7 @@ def find_prepared(name: str, data_dir: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps out tensorflow-datasets' advice to install OpenCV: we decode with Pillow ourselves."""
     logger = logging.getLogger("absl")
     level = logger.level
@@ -84,7 +84,7 @@ def _quiet() -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Record:
+class Record:
     """One split: its undecoded records, and what is needed to decode one and to name its file."""
 
     source: Any
@@ -94,6 +94,7 @@ class _Record:
     shard_lengths: tuple[int, ...]
     size: tuple[int, int] | None
     channels: int | None
+    margin: _decode.Margin | None = None
 
     def where(self, index: int) -> str:
         """The file and record to name in a message."""
@@ -115,7 +116,9 @@ class _Record:
 
     def decode(self, index: int, record: dict[str, Any]) -> np.ndarray:
         """uint8 `[h, w, c]`."""
-        return _decode.decode(record[self.image_key], self.where(index), self.size, self.channels)
+        return _decode.decode(
+            record[self.image_key], self.where(index), self.size, self.channels, self.margin
+        )
 
     def __call__(self, index: int) -> np.ndarray:
         return self.decode(index, self.fetch([index])[0])
@@ -142,20 +145,24 @@ def _keys(info: Any, folder: Path) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _open(
-    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
-) -> tuple[_Record, tuple[str, ...]]:
-    """The records of a split, and the class names."""
+def open_record(
+    builder: Any,
+    folder: Path,
+    split: str,
+    keys: tuple[str, str],
+    size: tuple[int, int] | None,
+    channels: int | None,
+    margin: _decode.Margin | None = None,
+) -> Record:
+    """The records of a split, whose images and labels are the features `keys`."""
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(str(folder))
-    info = builder.info
-    image_key, label_key = _keys(info, folder)
+    info, (image_key, label_key) = builder.info, keys
     depth, dtype = info.features[image_key].shape[-1], np.dtype(info.features[image_key].np_dtype)
     if dtype != np.uint8:
         raise ValueError(f"{folder}: images have dtype {dtype}; only 8 bits per channel are supported.")
     source = builder.as_data_source(split=split, decoders={image_key: tfds.decode.SkipDecoding()})
-    record = _Record(
+    return Record(
         source=source,
         image_key=image_key,
         label_key=label_key,
@@ -163,11 +170,23 @@ def _open(
         shard_lengths=tuple(info.splits[split].shard_lengths),
         size=size,
         channels=channels or (1 if depth == 1 else 3),
+        margin=margin,
     )
-    return record, tuple(info.features[label_key].names)
 
 
-def _read_all(record: _Record) -> tuple[np.ndarray, np.ndarray]:
+def _open(
+    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
+) -> tuple[Record, tuple[str, ...]]:
+    """The records of a split, and the class names."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(str(folder))
+    keys = _keys(builder.info, folder)
+    record = open_record(builder, folder, split, keys, size, channels)
+    return record, tuple(builder.info.features[keys[1]].names)
+
+
+def _read_all(record: Record) -> tuple[np.ndarray, np.ndarray]:
     """Decodes a whole split on a few threads (Pillow releases the interpreter lock while it decodes)."""
     num = len(record.source)
     chunks = [range(start, min(start + _CHUNK, num)) for start in range(0, num, _CHUNK)]
@@ -191,7 +210,7 @@ def _read_all(record: _Record) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _read_lazily(record: _Record, key: str) -> _sets.ImageSet:
+def _read_lazily(record: Record, key: str) -> _sets.ImageSet:
     """Labels now (kept on disk, since every record must be read for them), images when asked for."""
     num = len(record.source)
 
@@ -204,7 +223,7 @@ def _read_lazily(record: _Record, key: str) -> _sets.ImageSet:
     return _sets.ImageSet(images, labels)
 
 
-def _listing(folder: Path, times: bool) -> str:
+def listing(folder: Path, times: bool) -> str:
     """A hash of the set's description and of its files' names and sizes, with their times where asked."""
     digest = hashlib.sha256((folder / "dataset_info.json").read_bytes())
     for path in sorted(folder.iterdir()):
@@ -247,14 +266,14 @@ def load_prepared(
     pixels = _decode.parse_size(size)
     _decode.check_channels(channels)
     label = name.partition(":")[0].replace("/", "-")
-    key = f"{label}-{folder.name}-{_listing(folder, times=True)}"
+    key = f"{label}-{folder.name}-{listing(folder, times=True)}"
     if pixels or channels:
         key += f"-{'x'.join(map(str, pixels or ('any',)))}-{channels or 'any'}"
     splits = [split["name"] for split in json.loads((folder / "dataset_info.json").read_text())["splits"]]
     if "train" not in splits:
         raise ValueError(f"{folder}: there is no train split; it has {', '.join(splits) or 'none'}.")
     parts = ["train", *[split for split in _TEST_SPLITS if split in splits][:1]]
-    with _quiet():
+    with quiet():
         sets, names, digest = _load_parts(folder, parts, pixels, channels, key, max_resident_bytes)
     if len(parts) == 1:
         train, test = _sets.hold_out(sets[0].labels, test_fraction, seed)
@@ -287,6 +306,6 @@ def _load_parts(
     num_bytes = sum(len(record.source) * int(np.prod(record(0).shape)) for record in records.values())
     if num_bytes > max_resident_bytes:
         lazy = [_read_lazily(record, f"{key}-{part}-labels") for part, record in records.items()]
-        return lazy, names, _listing(folder, times=False)
+        return lazy, names, listing(folder, times=False)
     arrays = _cache.cached(key, decode_all)
     return [_sets.ImageSet(arrays[f"{p}_images"], arrays[f"{p}_labels"]) for p in parts], names, None

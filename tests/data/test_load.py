@@ -121,7 +121,7 @@ def test_cifar10(data_dir):
 def test_decoding_agrees_with_tensorflow_datasets(data_dir, name):
     import tensorflow_datasets as tfds
 
-    with prepared._quiet():
+    with prepared.quiet():
         source = tfds.data_source(name, split="test", data_dir=str(data_dir))
         records = [source[i] for i in range(0, 10_000, 997)]
     for max_resident_bytes in (2**31, 1):
