@@ -137,7 +137,11 @@ def _small(paper: Setting, dataset: str, kind: Kind) -> Setting:
 
 def _tiny(kind: Kind) -> Setting:
     base = dataclasses.replace(
-        registry.get("digits_standard"), objective=Standard(), num_steps=100, validate_every=0
+        registry.get("digits_standard"),
+        objective=Standard(),
+        num_steps=100,
+        labelled_per_step=32,
+        validate_every=0,
     )
     threat = base.threat
     base = dataclasses.replace(base, model=TinyCNN(), validation_attack=None)
