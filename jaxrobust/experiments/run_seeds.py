@@ -23,7 +23,7 @@ from jaxrobust.experiments.run import (
 )
 from jaxrobust.training import Runtime
 from jaxrobust.training._carriers import devices_used
-from jaxrobust.training.loop import common_steps
+from jaxrobust.training._resume import common_steps
 
 
 def train_seeds(

@@ -14,7 +14,7 @@ import pytest
 from jaxrobust.data import Augment
 from jaxrobust.objectives import Standard
 from jaxrobust.training import Checkpoints, Diverged, JsonLines, Member, OptimizerConfig, Runtime, fit_seeds
-from jaxrobust.training.loop import restored
+from jaxrobust.training._resume import restored
 from jaxrobust.training.state import init_state
 from tests.common.tiny import tiny_feed, tiny_fit, tiny_model, tiny_objective
 
