@@ -31,4 +31,4 @@ def supervised(labelled: Experiment, more: int) -> Experiment:
     data = dataclasses.replace(
         labelled.data, num_labelled=labelled.data.num_labelled + more, num_unlabelled=0
     )
-    return dataclasses.replace(labelled, data=data, batches=BatchForm.LABELLED)
+    return dataclasses.replace(labelled, data=data, batches=BatchForm.LABELLED, labelled_per_step=None)

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxrobust.experiments.experiment import SPATIAL_ATTACKS, Experiment
+from jaxrobust.experiments.experiment import SPATIAL_ATTACKS, BatchForm, Experiment
 from jaxrobust.experiments.tables.rows import experiment, supervised
 from jaxrobust.experiments.tables.settings import Kind, Scale
 
@@ -165,11 +165,15 @@ def _growing(dataset: str, scale: Scale) -> list[Row]:
     rows = []
     for count in counts:
         data = dataclasses.replace(base.data, num_unlabelled=None if count == counts[-1] else count)
+        one = dataclasses.replace(base, data=data)
+        if not count:
+            # The whole batch is labelled: RT with full batches.
+            one = dataclasses.replace(one, batches=BatchForm.LABELLED, labelled_per_step=None)
         rows.append(
             Row(
                 key=f"srt@{count}",
                 title=f"SRT, {count:,} unlabelled",
-                experiment=dataclasses.replace(base, data=data),
+                experiment=one,
             )
         )
     full = supervised(experiment(dataset, scale, Kind.PIXELS, "at"), counts[-1])
@@ -254,7 +258,7 @@ def _growth_claims(rows: Sequence[Row]) -> list[Claim]:
     keys = [row.key for row in rows if row.key != "at_all"]
     return [
         Claim(
-            f"{later.removeprefix('srt@')} over {earlier.removeprefix('srt@')}",
+            f"{later.removeprefix('srt@')} unlabelled images over {earlier.removeprefix('srt@')}",
             Place(later, "pgd"),
             Place(earlier, "pgd"),
         )
