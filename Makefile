@@ -34,11 +34,12 @@ install: .venv/.installed  ## the environment in .venv with the command jaxrobus
 demo: .venv/.installed  ## trains Standard, RT and SRT on 8x8 digits, attacks each, writes ./demo/report.html
 	$(BIN)/jaxrobust reproduce digits_demo --runs-dir demo/runs --out demo
 
+# A file stays on one worker, which shares its programs and fixtures.
 test: .venv/.installed  ## the tests and the examples in docstrings
-	$(BIN)/python -m pytest -n $(JOBS) -q
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
 
 test-slow: .venv/.installed  ## the tests that take minutes
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n $(JOBS) -q -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q -m slow
 
 lint: .venv/.installed  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
