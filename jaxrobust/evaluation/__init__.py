@@ -1,4 +1,4 @@
-"""Evaluation: risks under attack, trust checks, accuracy against radius, and the report that shows them."""
+"""Evaluation: risks under attack, trust checks, accuracy against radius, reports; and face verification."""
 
 from jaxrobust.evaluation._provenance import hardware, versions
 from jaxrobust.evaluation._types import (
@@ -14,6 +14,13 @@ from jaxrobust.evaluation._types import (
     TargetFn,
     Verdict,
 )
+from jaxrobust.evaluation._verification_report import (
+    Decisions,
+    Estimate,
+    FoldRow,
+    TarAtFar,
+    VerificationReport,
+)
 from jaxrobust.evaluation.adversarial_sets import (
     AdversarialSet,
     StoredAttack,
@@ -24,9 +31,23 @@ from jaxrobust.evaluation.adversarial_sets import (
 )
 from jaxrobust.evaluation.breakage import Breakage, breakage
 from jaxrobust.evaluation.curves import accuracy_curve, curve_of
+from jaxrobust.evaluation.identification import Rank1, rank1
 from jaxrobust.evaluation.names import parse, split_names, suite
+from jaxrobust.evaluation.platt import Platt, fit_platt
 from jaxrobust.evaluation.report import Paths, write_report
+from jaxrobust.evaluation.resolution import Resolution, Resolved, finest_far, resolution
 from jaxrobust.evaluation.robust import evaluate
+from jaxrobust.evaluation.roc import (
+    Eer,
+    OperatingPoint,
+    Rates,
+    Roc,
+    decision_rates,
+    eer,
+    pooled_roc,
+    roc,
+    tar_at_far,
+)
 from jaxrobust.evaluation.smoothing import (
     Certificate,
     certificate_row,
@@ -36,11 +57,14 @@ from jaxrobust.evaluation.smoothing import (
     check_smoothing,
     smoothed_predict,
 )
+from jaxrobust.evaluation.subject_bootstrap import Bootstrap, subject_bootstrap
 from jaxrobust.evaluation.suites import SUITE, SUITES
 from jaxrobust.evaluation.table import certificate_table, comparison_table, rows_table, verdicts_table
 from jaxrobust.evaluation.targets import TARGETS, least_likely, next_class, runner_up
 from jaxrobust.evaluation.threats import THREATS, Colours, Lengths, ThreatModel
 from jaxrobust.evaluation.trust import CHECKS
+from jaxrobust.evaluation.verification import verify
+from jaxrobust.evaluation.view2 import View2, best_threshold, view2_accuracy
 
 # As a table prints them; upper case and hyphens are free.
 SUITE_NAMES = tuple(entry.title for entry in SUITE.values())
@@ -55,24 +79,40 @@ __all__ = [
     "THREATS",
     "WORST",
     "AdversarialSet",
+    "Bootstrap",
     "Breakage",
     "Certificate",
     "Colours",
     "Curve",
+    "Decisions",
+    "Eer",
+    "Estimate",
     "EvalAttack",
+    "FoldRow",
     "Lengths",
     "Level",
+    "OperatingPoint",
     "Paths",
+    "Platt",
+    "Rank1",
+    "Rates",
     "Report",
+    "Resolution",
+    "Resolved",
+    "Roc",
     "Sample",
     "Seen",
     "StoredAttack",
     "Surrogate",
+    "TarAtFar",
     "TargetFn",
     "ThreatModel",
     "Verdict",
+    "VerificationReport",
+    "View2",
     "accuracy_curve",
     "adversarial_file",
+    "best_threshold",
     "breakage",
     "certificate_row",
     "certificate_table",
@@ -82,20 +122,32 @@ __all__ = [
     "check_smoothing",
     "comparison_table",
     "curve_of",
+    "decision_rates",
+    "eer",
     "evaluate",
     "evaluate_adversarial",
+    "finest_far",
+    "fit_platt",
     "hardware",
     "least_likely",
     "load_adversarial",
     "next_class",
     "parse",
+    "pooled_roc",
+    "rank1",
+    "resolution",
+    "roc",
     "rows_table",
     "runner_up",
     "save_adversarial",
     "smoothed_predict",
     "split_names",
+    "subject_bootstrap",
     "suite",
+    "tar_at_far",
     "verdicts_table",
+    "verify",
     "versions",
+    "view2_accuracy",
     "write_report",
 ]
