@@ -45,7 +45,7 @@ def centred(faces, people):
 
 def pca_lda(faces, people):
     data = faces.as_classes(people)
-    pca = PCA(60).fit(pixels(data.images / 255))
+    pca = PCA(60, svd_solver="full").fit(pixels(data.images / 255))
     lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1)
     lda.fit(pca.transform(pixels(data.images / 255)), data.labels)
     return lambda x: lda.transform(pca.transform(pixels(x)))
