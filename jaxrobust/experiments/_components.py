@@ -15,6 +15,7 @@ from jaxrobust.attacks import ATTACKS, DESIGNATIONS, FORWARD_DERIVATIVES, GRADIE
 from jaxrobust.models import MODELS
 from jaxrobust.neighbourhoods import NEIGHBOURHOODS
 from jaxrobust.numerics.losses import LOSSES
+from jaxrobust.numerics.margins import MARGIN_LOSSES
 from jaxrobust.objectives import OBJECTIVES, TARGETS
 from jaxrobust.training import SCHEDULES
 from jaxrobust.types import Attack, Neighbourhood, Objective
@@ -25,7 +26,7 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "objective": OBJECTIVES,
     "model": MODELS,
     "schedule": SCHEDULES,
-    "loss": LOSSES,
+    "loss": {**LOSSES, **MARGIN_LOSSES},
     "gradient": GRADIENTS,
     "start": STARTS,
     "target": TARGETS,

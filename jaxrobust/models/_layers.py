@@ -1,4 +1,4 @@
-"""The layers of every net: convolution, dense, batch normalisation, row-keyed dropout, pixel normalisation.
+"""The layers of every net: convolution, dense, normalisations, PReLU, row-keyed dropout, pixel normalisation.
 
 Parameters are float32 always; a layer computes in `dtype`, a name such as "bfloat16", so that modules stay
 hashable and serialisable. Batch normalisation's defaults are PyTorch's, so that imported nets agree.
@@ -105,6 +105,67 @@ def _batch_statistics(x: Array, axis_name: str | None) -> tuple[Array, Array, in
     # Two passes: E[x^2] - E[x]^2 loses all digits where the mean is large beside the deviation.
     var = jnp.square(x - mean).mean(axes)
     return mean, var if axis_name is None else jax.lax.pmean(var, axis_name), count
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation over an image's pixels and a group's channels (arXiv 1803.08494).
+
+    The same in train and eval mode and for any batch:
+    `y = scale * (x - mean) / sqrt(var + eps) + bias`, in float32. There are gcd(channels, groups) groups; a
+    single pixel has one, which is layer normalisation: small groups would fix the length of every piece of an
+    embedding.
+    """
+
+    groups: int = 32
+    eps: float = 1e-5
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        features = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (features,), jnp.float32)
+        groups = math.gcd(features, self.groups) if x.shape[1] * x.shape[2] > 1 else 1
+        x = x.astype(jnp.float32)
+        centred = x - _group_mean(x, groups)
+        var = _group_mean(jnp.square(centred), groups)
+        return (centred * (jax.lax.rsqrt(var + self.eps) * scale) + bias).astype(self.dtype)
+
+
+def _group_mean(x: Array, groups: int) -> Array:
+    """Means `[b, 1, 1, c]` over pixels and the channels of a group: pixels first, along the fast axis."""
+    means = x.mean((1, 2))
+    grouped = means.reshape(x.shape[0], groups, -1).mean(-1)
+    return jnp.repeat(grouped, x.shape[3] // groups, axis=-1)[:, None, None]
+
+
+NORMS = {"batch": BatchNorm, "group": GroupNorm}
+
+
+def norm(
+    kind: str, x: Array, *, name: str, dtype: str, train: bool, axis_name: str | None, groups: int = 32
+) -> Array:
+    """The normalisation of `NORMS`, called inside a compact method, of images `[b, h, w, c]` or vectors."""
+    if x.ndim == 2:
+        images = x[:, None, None]
+        return norm(kind, images, name=name, dtype=dtype, train=train, axis_name=axis_name, groups=groups)[
+            :, 0, 0
+        ]
+    if kind == "batch":
+        return BatchNorm(dtype=dtype, name=name)(x, train=train, axis_name=axis_name)
+    return GroupNorm(groups, dtype=dtype, name=name)(x)
+
+
+class PReLU(nn.Module):
+    """`x` where it is positive, `slope * x` elsewhere; one slope per channel, 0.25 at first (1502.01852)."""
+
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1],), jnp.float32)
+        x = x.astype(self.dtype)
+        return jnp.where(x < 0, slope.astype(self.dtype) * x, x)
 
 
 def dropout(x: Array, rate: float, *, train: bool, keys: Array | None, layer: int) -> Array:

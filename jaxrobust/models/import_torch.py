@@ -19,6 +19,7 @@ _BUFFERS = {"mean": ("mu", "mean"), "std": ("sigma", "std")}
 _LEAVES = {
     "kernel": "weight",
     "scale": "weight",
+    "slope": "weight",
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
@@ -33,11 +34,12 @@ def load_state_dict(
     image_shape: tuple[int, int, int] | None = None,
     ignore: tuple[str, ...] = (),
 ) -> tuple[PyTree, PyTree]:
-    """Reads a PyTorch net's weights for SmallCNN, PreActResNet18 or WideResNet.
+    """Reads a PyTorch net's weights for SmallCNN, PreActResNet18, WideResNet, MobileFaceNet or IResNet.
 
-    Keys are those of TRADES and RobustBench. Prefixes such as `module.` are taken off; BatchNorm's counters
-    and TRADES' unused `sub_block1` are passed over. Normalisation that the file carries (`mu` and `sigma`, or
-    `mean` and `std`) must be the module's.
+    Keys are those of TRADES and RobustBench, of MobileFaceNet_Pytorch, and of InsightFace. The files of face
+    nets have no class weights: `params["head"]` is zero then, and only embeddings mean anything.
+    Prefixes such as `module.` are taken off; BatchNorm's counters and TRADES' unused `sub_block1` are passed
+    over. Normalisation that the file carries (`mu` and `sigma`, or `mean` and `std`) must be the module's.
     What keys do not show must be known: normalisation done in code, and PreActResNet18's
     `activated_shortcut`.
 
@@ -60,7 +62,7 @@ def load_state_dict(
     if not hasattr(module, "torch_prefix"):
         raise ValueError(
             f"{type(module).__name__} has no counterpart in PyTorch. "
-            "State dicts are read for SmallCNN, PreActResNet18 and WideResNet."
+            "State dicts are read for SmallCNN, PreActResNet18, WideResNet, MobileFaceNet and IResNet."
         )
     image_shape = image_shape or module.native_shape
     arrays = _unprefixed(_read(Path(path)))
@@ -74,6 +76,13 @@ def load_state_dict(
     params, stats = jax.eval_shape(build(module, image_shape).init, jax.random.key(0))
     flattened = module.torch_flattened(image_shape) if hasattr(module, "torch_flattened") else {}
     expected = _expected({"params": params, "batch_stats": stats}, module, flattened)
+    # What may be absent starts at zero, so that nobody takes its answers for a trained layer's.
+    absent = {
+        name: np.zeros(shape, np.float32)
+        for name, (where, shape) in expected.items()
+        if where[1] in getattr(module, "torch_absent", ())
+    }
+    arrays = absent | arrays
     _compare(expected, arrays, path)
     tree = {
         where: jnp.asarray(_converted(arrays[name], flattened.get(where[-2])))

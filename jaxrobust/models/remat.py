@@ -13,7 +13,8 @@ def with_remat(model: Model) -> Model:
     asks for no gradient of the weights, so its passes keep little, and repeating them would cost the most.
 
     Args:
-        model: from `build`, of a net that is made of blocks: `PreActResNet18`, `WideResNet`, `SpatialResNet`.
+        model: from `build`, of a net that is made of blocks: `PreActResNet18`, `WideResNet`, `SpatialResNet`,
+            `IResNet`, `MobileFaceNet`.
 
     Returns:
         A `types.Model`; equal arguments give equal models, which trace once.
@@ -30,7 +31,7 @@ def with_remat(model: Model) -> Model:
         owner = model.apply.module if isinstance(model.apply, _Apply) else model.apply
         name = getattr(owner, "__name__", type(owner).__name__)
         raise ValueError(
-            "Expected a net made of blocks (PreActResNet18, WideResNet, SpatialResNet) for remat, got "
-            f"{name}. Leave remat out; micro-batches save memory with every net."
+            "Expected a net made of blocks (PreActResNet18, WideResNet, SpatialResNet, IResNet, "
+            f"MobileFaceNet) for remat, got {name}. Leave remat out; micro-batches save memory with any net."
         )
     return build(model.apply.module.clone(remat=True), model.image_shape)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import _validate
+from jaxrobust.models.heads import check_scale
 from jaxrobust.training._keys import row_keys
 from jaxrobust.training.state import TrainState
 from jaxrobust.types import Array, Aux, Batch, Model, Net, Objective, PyTree, RowKeys
@@ -53,12 +54,13 @@ def make_train_step(
         float32 scalars: the objective's, and `grad_norm`, which is not finite as soon as any gradient is not.
 
     Raises:
-        ValueError: if `num_steps` < 1, `ema_decay` is outside [0, 1), or `micro_batches` < 1 or do not divide
-            the rows (at the first call).
+        ValueError: if `num_steps` < 1, `ema_decay` is outside [0, 1), a margin loss has another scale than
+            the model, or `micro_batches` < 1 or do not divide the rows (at the first call).
     """
     _validate.at_least("num_steps", num_steps, 1)
     _validate.decay("ema_decay", ema_decay, "0 keeps no average of the weights.")
     _validate.at_least("micro_batches", micro_batches, 1)
+    check_scale(model, objective)
 
     def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
         step_key = jax.random.fold_in(key, state.step)

@@ -11,6 +11,9 @@ import pytest
 
 from jaxrobust.models import (
     MODELS,
+    FaceCNN,
+    IResNet,
+    MobileFaceNet,
     PreActResNet18,
     SmallCNN,
     SpatialMNIST,
@@ -29,8 +32,26 @@ CASES = {
     "spatial_resnet": (SpatialResNet(filters=(4, 4, 8, 12), units=2), (8, 12, 3)),
     "preact_resnet18": (PreActResNet18(width=4, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3)), (8, 9, 3)),
     "wrn": (WideResNet(depth=10, widen_factor=1, dropout=0.3), (8, 8, 3)),
+    "face_cnn": (FaceCNN(widths=(8, 8, 8, 8), embedding_size=6, scale=4.0, dropout=0.3), (16, 12, 1)),
+    # By groups: a bias that batch normalisation follows has no gradient.
+    "mobile_facenet": (
+        MobileFaceNet(
+            bottlenecks=((1, 4, 1, 2), (2, 6, 2, 2)),
+            width=4,
+            last_width=8,
+            embedding_size=4,
+            norm="group",
+            scale=4.0,
+        ),
+        (16, 17, 3),
+    ),
+    "iresnet": (IResNet(depth=18, width=8, embedding_size=8, norm="group", scale=4.0), (32, 33, 3)),
 }
-MODULES = pytest.mark.parametrize("name", CASES)
+SLOW = {"mobile_facenet", "iresnet"}
+FACES = {"face_cnn"} | SLOW
+MODULES = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES]
+)
 
 
 def images(shape, b=4, seed=0):
@@ -122,7 +143,7 @@ def test_shapes_and_dtypes(name):
     assert {leaf.dtype for leaf in jax.tree.leaves((params, stats))} == {jnp.dtype("float32")}
 
 
-@MODULES
+@pytest.mark.parametrize("name", [name for name in CASES if name not in FACES])
 def test_embedding_is_the_input_of_the_last_layer(name):
     model, params, stats = made(name)
     outputs, _ = apply(model, params, stats, images(model.image_shape))
@@ -142,7 +163,7 @@ def test_eval_mode_rows_are_independent(name):
         np.testing.assert_allclose(alone[0], together[i], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "tiny_cnn"])
+@pytest.mark.parametrize("name", ["small_cnn", "tiny_cnn", "face_cnn"])
 def test_train_mode_rows_depend_on_their_own_key(name):
     model, params, stats = made(name)
     x = images(model.image_shape)
@@ -267,5 +288,9 @@ def test_modules_are_configurations():
     for module, _ in CASES.values():
         names = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
         read = json.loads(json.dumps({name: getattr(module, name) for name in names}))
-        again = type(module)(**{n: tuple(v) if isinstance(v, list) else v for n, v in read.items()})
-        assert again == module
+        assert type(module)(**{name: tuples(value) for name, value in read.items()}) == module
+
+
+def tuples(value):
+    """What JSON made lists of, as tuples again."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
