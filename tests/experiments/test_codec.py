@@ -14,7 +14,8 @@ from jaxrobust.experiments.registry import EXPERIMENTS
 from jaxrobust.models import MODELS
 from jaxrobust.neighbourhoods import L2, Compose, LInf, RotationTranslation
 from jaxrobust.numerics import losses
-from jaxrobust.objectives import SRT, distribution
+from jaxrobust.numerics.margins import ArcFace
+from jaxrobust.objectives import SRT, Standard, distribution
 from jaxrobust.training import SCHEDULES
 from jaxrobust.types import Attack, Objective
 
@@ -70,6 +71,13 @@ def test_every_registered_name_is_found_back(kind):
 def test_models_and_schedules_with_defaults_survive_json(name):
     value = {**MODELS, **SCHEDULES}[name]()
     assert codec.from_json(object, json.loads(json.dumps(codec.to_json(value)))) == value
+
+
+def test_a_loss_with_a_margin_is_a_component_among_the_losses():
+    objective = Standard(loss_fn=ArcFace(s=16.0, m=0.3))
+    saved = codec.to_json(objective)
+    assert saved["loss_fn"] == {"kind": "arcface", "s": 16.0, "m": 0.3, "easy_margin": False}
+    assert codec.from_json(Objective, saved) == objective
 
 
 def test_an_unregistered_function_is_refused():
