@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from jaxrobust import data, models, training
+from jaxrobust import data, evaluation, models, training
 from jaxrobust.experiments import _teacher, codec
 from jaxrobust.experiments._files import read_rows, write_text
 from jaxrobust.experiments._prepare import Prepared, check, opening, prepare, validate_every
@@ -139,7 +139,10 @@ def train(
     log_fn(opening(run, f"{devices_in_words(runtime.device_count)}, {runtime.resolved.value}"))
     if run.finished:
         run.close()
-        return load_run(folder) if runtime.is_main else None
+        if not runtime.is_main:
+            return None
+        write_missing_result(run)
+        return load_run(folder)
     if runtime.is_main:
         write_json(folder / CONFIG_FILE, run.config)
     began = time.monotonic()
@@ -174,7 +177,15 @@ def devices_in_words(count: int) -> str:
 def write_result(run: Prepared, seconds: float, **more: Any) -> None:
     """`result.json`, by which a run is known to be finished."""
     steps = {"steps": run.experiment.num_steps, "seconds": round(seconds, 2), "resumed_at": run.start}
-    write_json(run.folder / RESULT_FILE, {**steps, **more})
+    made = {"versions": evaluation.versions(), "hardware": evaluation.hardware()}
+    write_json(run.folder / RESULT_FILE, {**steps, **made, **more})
+
+
+def write_missing_result(run: Prepared) -> None:
+    """For a run that ended between its last checkpoint and its result; how long it took is not known."""
+    if not (run.folder / RESULT_FILE).is_file():
+        unknown = {"seconds": None, "resumed_at": None}
+        write_json(run.folder / RESULT_FILE, {"steps": run.experiment.num_steps, **unknown})
 
 
 def load_run(path: str | os.PathLike, *, which: str = "best") -> Run:

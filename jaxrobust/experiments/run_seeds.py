@@ -19,6 +19,7 @@ from jaxrobust.experiments.run import (
     load_data,
     load_run,
     write_json,
+    write_missing_result,
     write_result,
 )
 from jaxrobust.training import Runtime
@@ -105,6 +106,7 @@ def train_seeds(
         if run.finished:
             log_fn(opening(run, devices_in_words(runtime.device_count)))
             run.close()
+            write_missing_result(run)
     runs = [run for run in runs if not run.finished]
     if runs:
         used = devices_used(len(runs), runtime.device_count)

@@ -1,6 +1,7 @@
 """Runs whose files or data are no longer what they were."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -83,6 +84,27 @@ def test_files_that_a_kill_cut_short_do_not_lose_the_run(trained, tmp_path):
     assert dict(experiments.load_run(folder).validation) == dict(run.validation) != {}
     (folder / "config.json").write_text("{")
     assert not experiments.is_finished(folder, experiment)
+
+
+def test_a_run_that_ended_between_its_last_checkpoint_and_its_result_is_finished(trained, tmp_path):
+    experiment, run, _ = trained
+    made = json.loads((run.folder / "result.json").read_text())
+    assert made["seconds"] > 0 and made["versions"]["jax"] and made["hardware"]
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    (folder / "result.json").unlink()
+    assert not experiments.is_finished(folder, experiment)
+    runtime = Runtime(num_devices=1)
+    again = experiments.train(experiment, folder, runtime=runtime, progress=False)
+    assert again is not None and again.step == run.step and experiments.is_finished(folder, experiment)
+    assert json.loads((folder / "result.json").read_text()) == {
+        "steps": 2,
+        "seconds": None,
+        "resumed_at": None,
+    }
+    (folder / "result.json").unlink()
+    experiments.train_seeds(experiment, [experiment.seed], [folder], runtime=runtime, progress=False)
+    assert experiments.is_finished(folder, experiment)
 
 
 @pytest.mark.parametrize("lost", ["rows.jsonl", "report.html", None])
