@@ -59,7 +59,7 @@ def fit_seeds(
     >>> from jaxrobust.data import BatchSizes, ResidentFeed, load, split
     >>> from jaxrobust.models import TinyCNN, build
     >>> from jaxrobust.objectives import Standard
-    >>> from jaxrobust.training import OptimizerConfig
+    >>> from jaxrobust.training import OptimizerConfig, Runtime
     >>> parts = split(load("digits").train, num_labelled=50, seed=0)
     >>> sizes = BatchSizes(labelled=16, unlabelled=0)
     >>> states = fit_seeds(
@@ -68,6 +68,7 @@ def fit_seeds(
     ...     objective=Standard(),
     ...     optimizer=OptimizerConfig(learning_rate=0.05).build(2),
     ...     num_steps=2,
+    ...     runtime=Runtime(num_devices=1),
     ...     progress=False,
     ... )
     >>> [int(state.step) for state in states]

@@ -212,7 +212,7 @@ MASK = jnp.broadcast_to(jnp.ones((4, 3, 1)).at[0].set(0.0), (5, *SHAPE))
 @pytest.mark.parametrize(
     "neighbourhood",
     [
-        L1(eps=1.0),
+        pytest.param(L1(eps=1.0), marks=pytest.mark.slow),
         Masked(neighbourhood=L2(eps=0.4)),
         Compose(parts=(LInf(eps=0.1), RotationTranslation(max_angle=20.0, max_shift=0.5))),
     ],

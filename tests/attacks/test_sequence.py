@@ -87,6 +87,7 @@ def test_an_image_that_one_order_fools_and_the_other_cannot(margin_fn, row, fool
     assert float(margin_fn(last).max()) < 0
 
 
+@pytest.mark.slow
 def test_three_stages_with_colours_in_every_order_keep_each_its_budget():
     kernel = jax.random.normal(jax.random.key(5), (48, 3))
     images = jax.random.uniform(jax.random.key(6), (3, 4, 4, 3))

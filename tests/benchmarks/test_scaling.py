@@ -29,6 +29,7 @@ def test_without_batch_normalisation_a_step_reduces_gradients_and_metrics(small)
         assert 0 < size - 4 * small.parameters < 100
 
 
+@pytest.mark.slow
 def test_batch_normalisation_reduces_five_vectors_a_pass():
     model = PreActResNet18(width=4)
     counts = count(model)

@@ -18,20 +18,39 @@ from jaxrobust.attacks._checks import reads_mask
 from jaxrobust.types import Attack, Ball, Example
 from tests.common.attacks_table import ATTACK_ROWS
 
-ROWS = pytest.mark.parametrize("row", ATTACK_ROWS, ids=lambda row: f"{row.name}-{row.label}")
+# Further rows of an attack in a neighbourhood that the default tests see elsewhere.
+SLOW = {
+    ("pgd", "l2-stops"),
+    ("pgd", "joint"),
+    ("pgd", "colours-per-pixel"),
+    ("mi_fgsm", "masked-l1"),
+    ("apgd", "l2-dlr-restarts"),
+    ("square", "l2-restarts"),
+    ("random_search", "colours"),
+    ("random_search", "poses"),
+    ("grid", "poses"),
+    ("joint", "colours-then-l2"),
+    ("pointwise", "pixels"),
+    ("sequence", "pgd-then-grid"),
+    ("cw", "kappa-to-the-end"),
+    ("ddn", "unrounded"),
+    ("fab", "l2-restarts"),
+    ("fab", "linf-targets"),
+}
 
 
-def in_full():
-    """The first row of every name; the others, which cost programs of their own, with the slow tests."""
+def rows(in_full):
+    """Every row; `in_full`: those after the first of a name are slow tests, too."""
     seen: set[str] = set()
     for row in ATTACK_ROWS:
-        marks = [pytest.mark.slow] if row.name in seen else []
+        slow = (row.name, row.label) in SLOW or (in_full and row.name in seen)
         seen.add(row.name)
-        yield pytest.param(row, id=f"{row.name}-{row.label}", marks=marks)
+        yield pytest.param(row, id=f"{row.name}-{row.label}", marks=[pytest.mark.slow] if slow else [])
 
 
+ROWS = pytest.mark.parametrize("row", list(rows(in_full=False)))
 # For tests that compile programs beside the one that all tests share.
-EACH_NAME = pytest.mark.parametrize("row", list(in_full()))
+EACH_NAME = pytest.mark.parametrize("row", list(rows(in_full=True)))
 NUM, SIDE, CLASSES = 4, 6, 3
 
 

@@ -293,7 +293,7 @@ def test_bad_sources(parts):
         StreamFeed(parts, BatchSizes(2, 2), 0, prefetch=0)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", pytest.param("cifar10", marks=pytest.mark.slow)])
 def test_real_images(data_dir, name):
     """One step of the source's composition, streamed and resident, against the records themselves."""
     train = load(name, data_dir=data_dir).train

@@ -57,6 +57,7 @@ def train_on_two(
     return [(process.returncode, output) for process, output in zip(processes, outputs)]
 
 
+@pytest.mark.slow
 def test_two_processes_without_a_shared_folder_finish_and_may_be_started_again(tmp_path):
     folders = (tmp_path / "first", tmp_path / "second")
     (code, said), (other_code, other_said) = train_on_two(folders)

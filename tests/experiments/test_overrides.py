@@ -139,7 +139,7 @@ def test_later_overrides_see_earlier_ones_and_the_base_is_untouched():
         ("objective.lam=1" + "0" * 400, r"objective\.lam takes a finite number, got one of 401 digits"),
         ("objective=linf(eps=0.1)", r"objective: Unknown objective 'linf'\. Known: at, klr, rst, rt"),
         ("model=pgd()", r"model: Unknown model 'pgd'\. Known: .*small_cnn"),
-        ("objective.attack.loss_fn=linf(eps=1)", r"loss_fn: Unknown loss 'linf'\. Known: cross_entropy"),
+        ("objective.attack.loss_fn=linf(eps=1)", r"loss_fn: Unknown loss 'linf'\. Known: arcface, cosface"),
         ("objective=srt(attack=linf(eps=0.1))", r"objective\.attack: Unknown attack 'linf'"),
         ("objective.attack=sequence(stages=(linf(eps=1),))", r"Unknown attack 'linf'"),
         ("validation_attack=srt", r"validation_attack: Unknown attack 'srt'"),

@@ -74,6 +74,7 @@ def small_tables(monkeypatch):
     monkeypatch.setattr(srt_mnist, "MODELS", {"rt_full": "RT (full batch)", "srt": "SRT"})
 
 
+@pytest.mark.slow
 def test_a_reproduction_writes_as_it_goes_and_keeps_what_is_there(small_tables, tmp_path, monkeypatch):
     # One device, as the fake ones would not divide the batch.
     monkeypatch.setattr(srt_mnist._results, "train", _on_one_device)

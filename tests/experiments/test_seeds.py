@@ -61,6 +61,7 @@ def folders(tmp_path_factory):
     return [stem.with_name(f"tiny-seed{seed}") for seed in SEEDS]
 
 
+@pytest.mark.slow
 def test_each_folder_is_that_of_a_run_alone(experiment, alone, folders):
     found = load_run(folders[1])
     assert is_finished(folders[1], experiment.seeded(3)) and found.step == alone.step
@@ -77,6 +78,7 @@ def test_each_folder_is_that_of_a_run_alone(experiment, alone, folders):
     assert result["together"] == [0, 3] and result["steps"] == 4
 
 
+@pytest.mark.slow
 def test_finished_seeds_are_left_alone(experiment, folders):
     said = []
     runs = train_seeds(experiment, SEEDS, folders, runtime=Runtime(num_devices=1), log_fn=said.append)

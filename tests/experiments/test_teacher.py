@@ -156,6 +156,7 @@ def test_no_label_of_an_unlabelled_image_is_read_by_teacher_or_run(tiny, run, tm
     np.testing.assert_array_equal(labels_of(tmp_path / "run"), labels_of(run.folder))
 
 
+@pytest.mark.slow
 def test_seeds_have_their_own_teachers(tiny, run, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     found = train_seeds(tiny, (0, 3), folders, **ONE)

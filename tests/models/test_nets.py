@@ -47,8 +47,8 @@ CASES = {
     ),
     "iresnet": (IResNet(depth=18, width=8, embedding_size=8, norm="group", scale=4.0), (32, 33, 3)),
 }
-SLOW = {"mobile_facenet", "iresnet"}
-FACES = {"face_cnn"} | SLOW
+SLOW = {"mobile_facenet", "iresnet", "preact_resnet18"}
+FACES = {"face_cnn", "mobile_facenet", "iresnet"}
 MODULES = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES]
 )
@@ -180,7 +180,9 @@ def test_train_mode_rows_depend_on_their_own_key(name):
         train(x, None)
 
 
-@pytest.mark.parametrize("name", ["spatial_resnet", "preact_resnet18", "wrn"])
+@pytest.mark.parametrize(
+    "name", ["spatial_resnet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("preact_resnet18", "wrn"))]
+)
 def test_pmap_over_four_devices_equals_jit(name):
     model, params, stats = made(name)
     x, rows = images(model.image_shape, 8), keys(8)

@@ -183,7 +183,7 @@ def test_options_that_came_later_are_off():
         SRT(attack=Shift(), confidence_power=-1.0)
 
 
-@pytest.mark.parametrize("kind", [AT, SRT])
+@pytest.mark.parametrize("kind", [pytest.param(AT, marks=pytest.mark.slow), SRT])
 def test_composite_defences_train(kind):
     """AT+ (geometry first) and SRT+ (pixels first) are AT and SRT with a sequence as their attack."""
     moves = RandomSearch(neighbourhood=RotationTranslation(max_angle=30.0, max_shift=1.0), num=3)

@@ -227,7 +227,11 @@ def test_what_does_not_fit_the_budget_is_left_out_and_said(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "shape"),
-    [(PreActResNet18(), (32, 32, 3)), (WideResNet(), (32, 32, 3)), (SmallCNN(), (28, 28, 1))],
+    [
+        pytest.param(PreActResNet18(), (32, 32, 3), marks=pytest.mark.slow),
+        pytest.param(WideResNet(), (32, 32, 3), marks=pytest.mark.slow),
+        (SmallCNN(), (28, 28, 1)),
+    ],
 )
 def test_counted_operations_are_the_compilers_but_for_what_is_no_product(module, shape):
     ours = flops.passes(module, shape)

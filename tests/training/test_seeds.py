@@ -75,7 +75,11 @@ def assert_same_run(state, folder, expected):
 
 
 @pytest.mark.parametrize(
-    ("vmapped", "devices"), [(True, 1), (None, 2)], ids=["vmapped", "in turns, on a device each"]
+    ("vmapped", "devices"),
+    [
+        pytest.param(True, 1, id="vmapped"),
+        pytest.param(None, 2, id="in turns, on a device each", marks=pytest.mark.slow),
+    ],
 )
 def test_each_seed_is_the_run_it_would_be_alone(tmp_path, one_by_one, vmapped, devices):
     folders = {seed: tmp_path / str(seed) for seed in SEEDS}
