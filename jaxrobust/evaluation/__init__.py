@@ -1,6 +1,6 @@
 """Evaluation: risks under attack, trust checks, accuracy against radius, reports; and face verification."""
 
-from jaxrobust.evaluation._provenance import hardware, versions
+from jaxrobust.evaluation._provenance import hardware, radius_label, versions
 from jaxrobust.evaluation._types import (
     CLEAN,
     WORST,
@@ -30,7 +30,7 @@ from jaxrobust.evaluation.adversarial_sets import (
     save_adversarial,
 )
 from jaxrobust.evaluation.breakage import Breakage, breakage
-from jaxrobust.evaluation.curves import accuracy_curve, curve_of
+from jaxrobust.evaluation.curves import accuracy_curve, curve_and_flags, curve_of
 from jaxrobust.evaluation.identification import Rank1, rank1
 from jaxrobust.evaluation.names import parse, split_names, suite
 from jaxrobust.evaluation.platt import Platt, fit_platt
@@ -121,6 +121,7 @@ __all__ = [
     "certify",
     "check_smoothing",
     "comparison_table",
+    "curve_and_flags",
     "curve_of",
     "decision_rates",
     "eer",
@@ -134,6 +135,7 @@ __all__ = [
     "next_class",
     "parse",
     "pooled_roc",
+    "radius_label",
     "rank1",
     "resolution",
     "roc",

@@ -57,6 +57,41 @@ def accuracy_curve(
         ValueError: no attack, a targeted or a minimum-norm attack, a negative factor, or bad images or labels
             as in `robust.evaluate`.
     """
+    return curve_and_flags(
+        model,
+        params,
+        stats,
+        images,
+        labels,
+        attack,
+        name=name,
+        batch_size=batch_size,
+        seed=seed,
+        factors=factors,
+        num_devices=num_devices,
+        progress_fn=progress_fn,
+    )[0]
+
+
+def curve_and_flags(
+    model: Model,
+    params: PyTree,
+    stats: PyTree,
+    images: Any,
+    labels: np.ndarray,
+    attack: EvalAttack,
+    *,
+    name: str,
+    batch_size: int,
+    seed: int,
+    factors: Sequence[float] = FACTORS,
+    num_devices: int | None = None,
+    progress_fn: Callable[[str, int, int], None] | None = None,
+) -> tuple[Curve, np.ndarray]:
+    """`accuracy_curve`, and which images, bool `[n]`, no radius up to the largest fools.
+
+    With these flags two curves are compared image by image.
+    """
     if attack.attack is None:
         raise ValueError("Expected an attack to draw a curve of, got the clean entry. Leave it out.")
     if attack.target_fn is not None:
@@ -80,7 +115,7 @@ def accuracy_curve(
         counts.append(int(right.sum()))
         if progress_fn is not None:
             progress_fn(name, at, len(ordered) - 1)
-    return _curve(
+    curve = _curve(
         name,
         _provenance.radius_label(attack.attack),
         _provenance.single_eps(attack.attack),
@@ -90,6 +125,7 @@ def accuracy_curve(
         s.n,
         time.perf_counter() - start,
     )
+    return curve, right
 
 
 def curve_of(report: Report, name: str, *, factors: Sequence[float] | None = None) -> Curve:

@@ -17,10 +17,13 @@ from jaxrobust.experiments import codec
 from jaxrobust.experiments._files import Row, read_rows, write_text
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.judge import evaluate_run
-from jaxrobust.experiments.run import RESULT_FILE, train
+from jaxrobust.experiments.run import RESULT_FILE, Run, train
 
 LogFn = Callable[[Any], None]
 """Receives lines and rich tables."""
+
+IDENTITY = ("part", "model", "run_seed")
+"""The fields by which a new row takes the place of an old one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,13 +60,13 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def replace_rows(path: Path, new: list[Row], names: Sequence[str] = ("part", "model", "run_seed")) -> None:
+def replace_rows(path: Path, new: list[Row], names: Sequence[str] = IDENTITY) -> None:
     """Puts rows in the place of those that are equal to one of them by these fields, safe beside others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        ours = {tuple(row[name] for name in names) for row in new}
-        kept = [row for row in read_rows(path) if tuple(row[name] for name in names) not in ours]
+        ours = {tuple(row.get(name) for name in names) for row in new}
+        kept = [row for row in read_rows(path) if tuple(row.get(name) for name in names) not in ours]
         write_rows(path, [*kept, *new])
 
 
@@ -77,8 +80,7 @@ def run_cell(
     teacher_dir: Path | None = None,
 ) -> None:
     """Trains and evaluates one run and adds its rows to the file at `path`; what is there already is kept."""
-    # Rows carry their flags, so that a clone with committed results goes on from them without the runs.
-    if any(row["key"] == cell.key and "right" in row for row in read_rows(path)):
+    if is_measured(cell, read_rows(path)):
         log_fn(f"{cell.part}, {cell.model}, seed {cell.experiment.seed}: already there.")
         return
     log_fn(f"{cell.part}, {cell.model}, seed {cell.experiment.seed}:")
@@ -92,26 +94,59 @@ def run_cell(
     )
     if run is None:
         raise ValueError("A reproduction runs in one process; start it without several hosts.")
-    report = evaluate_run(run, attacks=cell.attacks, num=cell.num, data_dir=data_dir, name=cell.model)
+    measure_cell(cell, run, path, data_dir=data_dir, log_fn=log_fn)
+
+
+def is_measured(cell: Cell, rows: Iterable[Row]) -> bool:
+    """Whether the cell's numbers are among the rows, with which images were right."""
+    # Rows carry their flags, so that a clone with committed results goes on from them without the runs.
+    return any(row["key"] == cell.key and "right" in row for row in rows)
+
+
+def measure_cell(
+    cell: Cell,
+    run: Run,
+    path: Path,
+    *,
+    data_dir: Any,
+    log_fn: LogFn,
+    names: Sequence[str] = IDENTITY,
+    trust_checks: bool = True,
+) -> None:
+    """Evaluates the trained run of a cell and adds its rows to the file at `path`, in the place of those that
+    are equal by the fields `names`."""
+    report = evaluate_run(
+        run,
+        attacks=cell.attacks,
+        num=cell.num,
+        data_dir=data_dir,
+        name=cell.model,
+        trust_checks=trust_checks,
+    )
     for verdict in report.warnings:
         log_fn(f"{verdict.level.value} {verdict.check}: {verdict.advice}")
     flags: dict[str, Any] = {name: flag for name, flag in report.flags.items() if name.startswith("correct/")}
     np.savez_compressed(flags_file(cell.folder, cell.key), **flags)
-    trained = json.loads((cell.folder / RESULT_FILE).read_text(encoding="utf-8"))
     common = {
         "part": cell.part,
         "run_seed": cell.experiment.seed,
         "key": cell.key,
         "checkpoint": run.step,
         "validation": dict(run.validation),
-        "train_seconds": trained["seconds"],
-        "train_resumed_at": trained["resumed_at"],
+        **training_facts(run),
         "warnings": [verdict.check for verdict in report.warnings],
     }
     rows = [{**common, **row, "right": pack(report.flags[f"correct/{row['attack']}"])} for row in report.rows]
-    replace_rows(path, rows)
+    replace_rows(path, rows, names)
     shown = ", ".join(f"{row['attack']} {100 * row['accuracy']:.1f}" for row in report.rows)
     log_fn(f"  {shown}")
+
+
+def training_facts(run: Run) -> Row:
+    """What a row says of the run that it is about; None for what is not known."""
+    found = json.loads((run.folder / RESULT_FILE).read_text(encoding="utf-8"))
+    names = ("seconds", "resumed_at", "versions", "hardware")
+    return {"fingerprint": run.fingerprint, **{f"train_{name}": found.get(name) for name in names}}
 
 
 def flags_file(folder: Path, key: str) -> Path:
@@ -255,7 +290,7 @@ def provenance(rows: Sequence[Row]) -> str:
     """Versions, hardware and time of what is in a table."""
     versions: Mapping[str, str] = rows[-1]["versions"]
     hardware = ", ".join(sorted({row["hardware"] for row in rows}))
-    runs = {row["key"]: row["train_seconds"] for row in rows}
+    runs = {row["key"]: row["train_seconds"] or 0.0 for row in rows}
     evaluations = sum(row["seconds"] for row in rows if row["attack"] == evaluation.WORST)
     interrupted = sum(1 for key in {row["key"] for row in rows if row["train_resumed_at"]} if key)
     note = f" ({interrupted} of them resumed; their time is that of the last part)" if interrupted else ""

@@ -12,7 +12,13 @@ from jaxrobust.types import Objective
 
 
 def family(
-    base: Experiment, attack: PGD, *, lam: float, beta: float, warmup: float = 0.0
+    base: Experiment,
+    attack: PGD,
+    *,
+    lam: float,
+    beta: float,
+    warmup: float = 0.0,
+    lam_warmup: float = 0.0,
 ) -> dict[str, Experiment]:
     """The rows of one table of pixels: the same data, net, steps and batch, with another objective.
 
@@ -27,8 +33,9 @@ def family(
         lam: the weight of the robust term of RT and SRT.
         beta: the same of TRADES and RST.
         warmup: the fraction of the run over which the attack's radius grows from 0.
+        lam_warmup: the fraction of the run over which lam of RT and SRT grows from 0.
     """
-    robust: dict[str, Any] = {"attack": attack, "lam": lam, "warmup": warmup}
+    robust: dict[str, Any] = {"attack": attack, "lam": lam, "warmup": warmup, "lam_warmup": lam_warmup}
     climb = dataclasses.replace(attack, loss_fn=losses.kl, start_fn=near_start(sigma=0.001))
     trades: dict[str, Any] = {"attack": climb, "beta": beta, "warmup": warmup}
     return _rows(
@@ -54,6 +61,8 @@ def geometry(
     lam: float,
     klr_lam: float = 1.0,
     joint_pass: bool = True,
+    warmup: float = 0.0,
+    lam_warmup: float = 0.0,
 ) -> dict[str, Experiment]:
     """The rows of one table of rotation and translation; `at` is the adversarial training of *pixels*.
 
@@ -64,13 +73,20 @@ def geometry(
         lam: the weight of the robust term of RT and SRT.
         klr_lam: the weight of KLR's; 1 in its authors' published configuration.
         joint_pass: clean and transformed images go through the net as one batch.
+        warmup: the fraction of the run over which the radius of AT's pixels grows from 0, as in `family`.
+        lam_warmup: the fraction of the run over which lam of RT and SRT grows from 0.
     """
-    robust: dict[str, Any] = {"attack": poses, "lam": lam, "joint_pass": joint_pass}
+    robust: dict[str, Any] = {
+        "attack": poses,
+        "lam": lam,
+        "joint_pass": joint_pass,
+        "lam_warmup": lam_warmup,
+    }
     return _rows(
         base,
         {
             "standard": (Standard(), BatchForm.LABELLED),
-            "at": (AT(attack=pixels), BatchForm.LABELLED),
+            "at": (AT(attack=pixels, warmup=warmup), BatchForm.LABELLED),
             "worst_of_k": (AT(attack=poses), BatchForm.LABELLED),
             "klr": (KLR(attack=poses, lam=klr_lam, joint_pass=joint_pass), BatchForm.LABELLED),
             "rt": (RT(**robust), BatchForm.LABELLED_SHARE),
@@ -81,7 +97,13 @@ def geometry(
 
 
 def composite(
-    base: Experiment, pixels: PGD, poses: RandomSearch, *, lam: float, warmup: float = 0.0
+    base: Experiment,
+    pixels: PGD,
+    poses: RandomSearch,
+    *,
+    lam: float,
+    warmup: float = 0.0,
+    lam_warmup: float = 0.0,
 ) -> dict[str, Experiment]:
     """AT+ and SRT+ in both orders: T1 is pixels, then geometry; T2 geometry, then pixels.
 
@@ -92,12 +114,14 @@ def composite(
         pixels, poses: the stages; `warmup` scales both.
         lam: the weight of the robust term of SRT+.
         warmup: the fraction of the run over which the radii grow from 0.
+        lam_warmup: the fraction of the run over which lam of SRT+ grows from 0.
     """
     orders = {"t1": Sequence(stages=(pixels, poses)), "t2": Sequence(stages=(poses, pixels))}
     rows: dict[str, tuple[Objective, BatchForm]] = {}
     for order, attack in orders.items():
         rows[f"at_{order}"] = (AT(attack=attack, warmup=warmup), BatchForm.LABELLED)
-        rows[f"srt_{order}"] = (SRT(attack=attack, lam=lam, warmup=warmup), BatchForm.MIXED)
+        srt = SRT(attack=attack, lam=lam, warmup=warmup, lam_warmup=lam_warmup)
+        rows[f"srt_{order}"] = (srt, BatchForm.MIXED)
     return _rows(base, rows)
 
 

@@ -37,6 +37,7 @@ def evaluate_run(
     seed: int = 0,
     robust_risk: bool = False,
     curves: bool = False,
+    trust_checks: bool = True,
     name: str | None = None,
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
@@ -68,6 +69,7 @@ def evaluate_run(
         curves: also accuracy against radius: under the longest PGD in each ball and the first grid, where
             there are such among the attacks, on the first 500 images; under minimum-norm attacks, whose one
             run has it, on all.
+        trust_checks: as in `evaluation.evaluate`.
         name: of the model in the report; None for the folder's.
         size, channels: as `data.load` takes them; None for what the run's own images were made.
         refuse_batch_dependent: raise where the logits of an image depend on its batch; False warns.
@@ -114,6 +116,7 @@ def evaluate_run(
         suite,
         precision=precision,
         robust_risk=robust_risk,
+        trust_checks=trust_checks,
         refuse_batch_dependent=refuse_batch_dependent,
         keep_images=save_adversarial is not None,
         surrogates=surrogates,
@@ -363,8 +366,10 @@ def curve_of_run(
     data_dir: str | os.PathLike | None = None,
     batch_size: int = 250,
     seed: int = 0,
-) -> evaluation.Curve:
+) -> tuple[evaluation.Curve, np.ndarray]:
     """Accuracy of a run against the radii of one attack, on test images of its own set.
+
+    With it which images, bool `[n]`, no radius up to the full one fools.
 
     Args:
         run: from `load_run` or `train`.
@@ -377,8 +382,16 @@ def curve_of_run(
     name, entry = evaluation.parse(attack, _threat(run))
     found = _test_set(run, None, data_dir, {}, lambda text: None)
     images, labels = found.test.images[:num], found.test.labels[:num]
-    return _curve(
-        run, name, entry, images, labels, {"batch_size": min(batch_size, len(labels)), "seed": seed}
+    return evaluation.curve_and_flags(
+        run.model,
+        run.params,
+        run.stats,
+        images,
+        labels,
+        entry,
+        name=name,
+        batch_size=min(batch_size, len(labels)),
+        seed=seed,
     )
 
 

@@ -1,81 +1,96 @@
-"""Trains and measures the jobs of a table, one after the other or on several devices at once."""
+"""Trains and measures one job of a table, whose numbers are added to the results as they come."""
 
-import concurrent.futures
 import contextlib
+import dataclasses
 import fcntl
-import json
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxrobust import evaluation
+import numpy as np
+
+from jaxrobust import evaluation, training
 from jaxrobust.experiments import _results
 from jaxrobust.experiments._files import read_rows
-from jaxrobust.experiments._results import Cell, LogFn
+from jaxrobust.experiments._results import LogFn
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.judge import curve_of_run
-from jaxrobust.experiments.run import RESULT_FILE, train
-from jaxrobust.experiments.tables.plan import CURVE, Job, folder_of
-from jaxrobust.training import Runtime
-
-# A process sees the one device that it is given.
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
+from jaxrobust.experiments.run import Run, train
+from jaxrobust.experiments.tables.numbers import FAILED, IDENTITY, Numbers, failed_key
+from jaxrobust.experiments.tables.plan import CURVE, FAST, Job, folder_of
 
 
-def is_done(job: Job, path: Path) -> bool:
-    """Whether everything of the job is in the results at `path`."""
-    keys = {row["key"] for row in read_rows(path)}
-    return all(cell.key in keys for cell in job.cells) and all(
-        _curve_key(job, attack) in keys for attack in job.curves
-    )
+def attempt(job: Job, path: Path, *, log_fn: LogFn, **options: Any) -> str | None:
+    """`run_job`, and why it failed where its training diverged, which the results then say as well."""
+    try:
+        run_job(job, path, log_fn=log_fn, **options)
+    except training.Diverged as error:
+        log_fn(f"{job.name} failed: {error}")
+        row = {
+            "dataset": job.experiment.data.dataset,
+            "part": FAILED,
+            "model": job.row.title,
+            "run_seed": job.experiment.seed,
+            "key": failed_key(job),
+            "message": str(error),
+        }
+        _results.replace_rows(path, [row], IDENTITY)
+        return str(error)
+    return None
 
 
 def run_job(job: Job, path: Path, *, runs_dir: Path, data_dir: Path | None, log_fn: LogFn) -> None:
     """Trains the job's model unless it is there, measures what is missing, adds it to the results at `path`.
 
-    The run's folder is locked meanwhile: another process that needs the same model waits for it.
+    The run's folder is locked while it trains: another process that needs the same model waits for it.
     """
-    teacher = job.experiment.teacher
-    if teacher is not None:
-        _train(teacher, folder_of(teacher, runs_dir), None, data_dir, log_fn)
-    teacher_dir = None if teacher is None else folder_of(teacher, runs_dir)
-    run = _train(job.experiment, job.folder, teacher_dir, data_dir, log_fn)
+    teacher_dir = None
+    if job.experiment.teacher is not None:
+        teacher_dir = folder_of(job.experiment.teacher, runs_dir)
+        _train(job, job.experiment.teacher, teacher_dir, None, data_dir, log_fn)
+    run = _train(job, job.experiment, job.folder, teacher_dir, data_dir, log_fn)
+    known = Numbers([job], read_rows(path), run.fingerprint)
     for cell in job.cells:
-        _results.run_cell(
-            cell, path, data_dir=data_dir, log_fn=log_fn, runtime=_runtime(), teacher_dir=teacher_dir
-        )
+        if any(known.of(job, attack) is None for attack in cell.attacks):
+            _results.measure_cell(
+                cell,
+                run,
+                path,
+                data_dir=data_dir,
+                log_fn=log_fn,
+                names=IDENTITY,
+                trust_checks=cell.part == FAST,
+            )
     for attack in job.curves:
-        key = _curve_key(job, attack)
-        if any(row["key"] == key for row in read_rows(path)):
-            continue
-        curve = curve_of_run(run, attack, num=job.num_curve, data_dir=data_dir)
-        fields = ("part", "model", "run_seed", "attack")
-        _results.replace_rows(path, _curve_rows(job, curve, key), fields)
-        log_fn(f"  {curve.attack}: {', '.join(f'{100 * one:.1f}' for one in curve.accuracy)}")
+        if known.of(job, attack) is None:
+            curve, right = curve_of_run(run, attack, num=job.num_curve, data_dir=data_dir)
+            _results.replace_rows(path, _curve_rows(job, run, attack, curve, right), (*IDENTITY, "factor"))
+            log_fn(f"  {curve.attack}: {', '.join(f'{100 * one:.1f}' for one in curve.accuracy)}")
 
 
 def _train(
-    experiment: Experiment, folder: Path, teacher_dir: Path | None, data_dir: Path | None, log_fn: LogFn
-) -> Any:
+    job: Job,
+    experiment: Experiment,
+    folder: Path,
+    teacher_dir: Path | None,
+    data_dir: Path | None,
+    log_fn: LogFn,
+) -> Run:
     with _locked(folder):
         run = train(
             experiment,
             folder,
             data_dir=data_dir,
-            runtime=_runtime(),
+            # One device, whatever there are: the batches of the source are not divided by many.
+            runtime=training.Runtime(num_devices=1),
             teacher_dir=teacher_dir,
+            checkpoint_every=job.checkpoint_every,
             log_fn=log_fn,
         )
     if run is None:
         raise ValueError("A reproduction runs in one process; start it without several hosts.")
-    return run
-
-
-def _runtime() -> Runtime:
-    """One device, whatever there are: the batches of the source are not divided by many."""
-    return Runtime(num_devices=1)
+    # Its folder may have been made when the same training was to be judged otherwise.
+    return dataclasses.replace(run, experiment=experiment)
 
 
 @contextlib.contextmanager
@@ -86,90 +101,27 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _curve_key(job: Job, attack: str) -> str:
-    """As `Cell.key`, of a curve."""
-    cell = Cell(
-        part=CURVE,
-        model=job.row.title,
-        experiment=job.experiment,
-        attacks=(attack,),
-        num=job.num_curve,
-        folder=job.folder,
-    )
-    return f"curve-{cell.key}"
-
-
-def _curve_rows(job: Job, curve: evaluation.Curve, key: str) -> list[dict[str, Any]]:
-    trained = json.loads((job.folder / RESULT_FILE).read_text(encoding="utf-8"))
+def _curve_rows(
+    job: Job, run: Run, attack: str, curve: evaluation.Curve, right: np.ndarray
+) -> list[dict[str, Any]]:
+    """A row a radius; that of the full one has the flags."""
     common = {
-        "train_seconds": trained["seconds"],
-        "train_resumed_at": trained["resumed_at"],
+        **_results.training_facts(run),
         "versions": evaluation.versions(),
         "hardware": evaluation.hardware(),
+        "dataset": job.experiment.data.dataset,
+        "part": CURVE,
+        "model": job.row.title,
+        "run_seed": job.experiment.seed,
+        "key": job.keys[attack],
+        "attack": curve.attack,
+        "radius": curve.radius,
+        "n": curve.n,
+        "seconds": curve.seconds,
     }
-    return [
-        {
-            **common,
-            "part": CURVE,
-            "model": job.row.title,
-            "run_seed": job.experiment.seed,
-            "key": key,
-            "attack": curve.attack,
-            "radius": curve.radius,
-            "factor": factor,
-            "n": curve.n,
-            "accuracy": accuracy,
-            "accuracy_low": low,
-            "accuracy_high": high,
-            "seconds": curve.seconds,
-        }
-        for factor, accuracy, low, high in zip(curve.factors, curve.accuracy, curve.low, curve.high)
+    points = zip(curve.factors, curve.accuracy, curve.low, curve.high)
+    rows = [
+        {**common, "factor": factor, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
+        for factor, accuracy, low, high in points
     ]
-
-
-def run_all(
-    jobs: Sequence[Job],
-    path: Path,
-    *,
-    runs_dir: Path,
-    data_dir: Path | None,
-    log_fn: LogFn,
-    processes: int = 1,
-    done_fn: Callable[[Job], None],
-) -> None:
-    """Runs the jobs; `done_fn` is called after each, in this process.
-
-    `processes` > 1: so many at once, each on a device of its own (of the CPU, all on the same cores).
-    """
-    options: dict[str, Any] = {"runs_dir": runs_dir, "data_dir": data_dir}
-    if processes == 1:
-        for job in jobs:
-            run_job(job, path, log_fn=log_fn, **options)
-            done_fn(job)
-        return
-    context = multiprocessing.get_context("spawn")
-    places = context.Queue()
-    for place in range(processes):
-        places.put(place)
-    with concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_take_device, initargs=(places,)
-    ) as pool:
-        waiting = {pool.submit(_run_quietly, job, path, **options): job for job in jobs}
-        try:
-            for future in concurrent.futures.as_completed(waiting):
-                future.result()
-                done_fn(waiting[future])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _take_device(places: Any) -> None:
-    """A process of the pool takes one device, before JAX looks for them."""
-    place = str(places.get())
-    for name in _VISIBLE:
-        os.environ[name] = place
-
-
-def _run_quietly(job: Job, path: Path, **options: Any) -> None:
-    run_job(job, path, log_fn=lambda text: None, **options)
+    return [*rows[:-1], {**rows[-1], "right": _results.pack(right)}]

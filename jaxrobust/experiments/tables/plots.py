@@ -2,54 +2,51 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxrobust.experiments._results import mean_interval
-from jaxrobust.experiments.tables.plan import CURVE, label_of
-from jaxrobust.experiments.tables.specs import Row, Spec
+from jaxrobust.experiments.tables.numbers import Numbers
+from jaxrobust.experiments.tables.plan import label_of
+from jaxrobust.experiments.tables.spec import Place, Row, Spec
 
 
-def draw_curves(spec: Spec, rows: Sequence[Row], found: Sequence[dict[str, Any]], path: Path) -> bool:
+def draw_curves(spec: Spec, rows: Sequence[Row], numbers: Numbers, path: Path) -> bool:
     """A panel per attack, a line per model, against this radius over the largest; False without curves."""
     from matplotlib.figure import Figure
 
-    curves = [row for row in found if row["part"] == CURVE]
-    if not curves:
+    if not any(numbers.curve(Place(row.key, attack)) for row in rows for attack in spec.curves):
         return False
     figure = Figure(figsize=(3.1 * len(spec.curves), 3.4), dpi=110, layout="constrained")
     panels = figure.subplots(1, len(spec.curves), sharey=True, squeeze=False)[0]
+    lines = {}
     for axes, attack in zip(panels, spec.curves):
-        label = label_of(attack, rows[0].experiment)
-        for row in rows:
-            own = sorted(
-                (one for one in curves if one["model"] == row.title and one["attack"] == label),
-                key=lambda one: one["factor"],
-            )
+        for at, row in enumerate(rows):
+            own = numbers.curve(Place(row.key, attack))
             if not own:
                 continue
             factors = [one["factor"] for one in own]
-            (line,) = axes.plot(factors, [100 * one["accuracy"] for one in own], marker=".", label=row.title)
+            heights = [100 * one["accuracy"] for one in own]
+            (lines[row.title],) = axes.plot(factors, heights, marker=".", color=f"C{at}")
             low, high = ([100 * one[f"accuracy_{end}"] for one in own] for end in ("low", "high"))
-            axes.fill_between(factors, low, high, alpha=0.15, color=line.get_color(), lw=0)
-        axes.set_title(label, fontsize=10)
+            axes.fill_between(factors, low, high, alpha=0.15, color=f"C{at}", lw=0)
+        axes.set_title(label_of(attack, rows[0].experiment), fontsize=10)
         axes.set_xlabel("perturbation score")
         axes.set_ylim(-2, 102)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("accuracy, %")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8)
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines), frameon=False, fontsize=8
+    )
     figure.savefig(path)
     return True
 
 
-def draw_growth(rows: Sequence[Row], found: Sequence[dict[str, Any]], attack: str, path: Path) -> bool:
+def draw_growth(rows: Sequence[Row], numbers: Numbers, attack: str, path: Path) -> bool:
     """Accuracy under one attack against the number of unlabelled images, AT with all labels as a line."""
     from matplotlib.figure import Figure
 
-    label = label_of(attack, rows[0].experiment)
     points, reference = [], None
     for row in rows:
-        own = [one for one in found if one["model"] == row.title and one["attack"] == label]
+        own = numbers.at(Place(row.key, attack))
         if not own:
             continue
         mean, half = mean_interval([one["accuracy"] for one in own])
@@ -73,7 +70,7 @@ def draw_growth(rows: Sequence[Row], found: Sequence[dict[str, Any]], attack: st
     if reference is not None:
         axes.axhline(100 * reference[0], ls="--", color="0.4", label=reference[1])
     axes.set_xlabel("unlabelled images")
-    axes.set_ylabel(f"accuracy under {label}, %")
+    axes.set_ylabel(f"accuracy under {label_of(attack, rows[0].experiment)}, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.savefig(path)

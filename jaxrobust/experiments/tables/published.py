@@ -120,3 +120,19 @@ PUBLISHED: Mapping[str, Mapping[str, Rows]] = {
         ),
     },
 }
+
+
+def of(table: str, dataset: str) -> Rows:
+    """The numbers of a table, none where it has none; MNIST's of a data set that the source has not."""
+    found = PUBLISHED.get(table, {})
+    return found.get(dataset) or found.get("mnist") or {}
+
+
+def best_rival(table: str, dataset: str, attack: str) -> str:
+    """The row with the source's highest accuracy under an attack, SRT apart.
+
+    >>> best_rival("table3", "mnist", "pgd"), best_rival("table3", "cifar10", "pgd")
+    ('uat', 'rst')
+    """
+    rows = of(table, dataset)
+    return max((row for row in rows if row != "srt"), key=lambda row: rows[row][attack])

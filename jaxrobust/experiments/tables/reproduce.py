@@ -1,24 +1,34 @@
 """One command per table: plans, trains, measures, and writes the page after every model."""
 
+import functools
 import shlex
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+import jax
 
 from jaxrobust import _validate
 from jaxrobust.experiments._files import read_rows
 from jaxrobust.experiments._results import LogFn
-from jaxrobust.experiments.run import is_finished, load_data
-from jaxrobust.experiments.tables import page, plots
-from jaxrobust.experiments.tables.cost import Estimator, Seconds, clock
-from jaxrobust.experiments.tables.measure import is_done, run_all
+from jaxrobust.experiments.run import load_data
+from jaxrobust.experiments.tables import page
+from jaxrobust.experiments.tables.cost import Seconds, estimate
+from jaxrobust.experiments.tables.measure import attempt
+from jaxrobust.experiments.tables.numbers import Numbers
 from jaxrobust.experiments.tables.plan import SIZES, Job, plan
+from jaxrobust.experiments.tables.progress import Progress, listing
 from jaxrobust.experiments.tables.settings import Scale
-from jaxrobust.experiments.tables.specs import SPECS, Spec
+from jaxrobust.experiments.tables.spec import Spec
+from jaxrobust.experiments.tables.specs import SPECS
+from jaxrobust.experiments.tables.workers import on_devices
 
 RUNS = Path("runs/tables")
 RESULTS = Path("docs/results")
 _TINY_DATASET = "digits"
+
+
+class Incomplete(ValueError):
+    """Some models of a table could not be trained; its page has the others."""
 
 
 def reproduce(
@@ -39,7 +49,7 @@ def reproduce(
 
     Runs lie in `runs_dir` under names that say how they were trained, so that tables share them. A command
     that was interrupted goes on where it stopped, and every model's numbers are on the page as soon as they
-    are known.
+    are known. The page has the numbers of what these arguments ask for, whatever else is in its folder.
 
     Args:
         name: `table1` ... `table6`, `figure6`, `figure7`, `figure8`.
@@ -50,12 +60,14 @@ def reproduce(
         dataset: `mnist` or `cifar10`; None for the table's own. Scale `tiny` has 8x8 digits always.
         scale: `tiny`, `small`, `gpu` or `paper`.
         seeds: the first of every row, the others of SRT and its strongest rivals; None for the scale's.
-        only: a row's key or title, e.g. `srt` or `srt@0.2`; several with commas between.
+        only: a row's key or title, e.g. `srt` or `srt@0.2`; several with commas between. The page keeps the
+            numbers that other rows have.
         jobs: models at once, each on a device of its own.
         dry_run: list the runs and what they are estimated to cost, and do nothing.
 
     Raises:
-        ValueError: for a name, dataset, scale or row that there is not.
+        ValueError: for a name, dataset, scale or row that there is not, and more jobs than devices.
+        Incomplete: where the training of some models diverged; the others are done, and the page says so.
     """
     spec = _validate.member("table", name, SPECS)
     _validate.at_least("jobs", jobs, 1)
@@ -63,51 +75,55 @@ def reproduce(
     dataset = _dataset(name, spec, dataset, sized)
     out_dir = out_dir or RESULTS / name / (sized.value if sized is Scale.TINY else f"{dataset}-{sized.value}")
     rows = spec.make_rows(dataset, sized)
-    sizes = SIZES[sized]
-    chosen = seeds or sizes.seeds
-    every = plan(spec, rows, runs_dir, sizes, chosen)
+    every = plan(spec, rows, runs_dir, SIZES[sized], seeds or SIZES[sized].seeds)
     wanted = _selected(every, only)
     path = out_dir / "rows.jsonl"
+    fingerprint = _fingerprint(every[0], data_dir)
 
-    command = _command(name, spec, dataset, sized, chosen if seeds else None)
-    facts = {"scale": sized.value, "seeds": ", ".join(map(str, chosen))}
+    def numbers() -> Numbers:
+        return Numbers(every, read_rows(path), fingerprint)
 
     def write() -> None:
-        found = read_rows(path)
-        pictures = []
-        if spec.curves and plots.draw_curves(spec, rows, found, out_dir / "curves.png"):
-            pictures.append("curves.png")
-        if name == "figure8" and plots.draw_growth(rows, found, "pgd", out_dir / "growth.png"):
-            pictures.append("growth.png")
         page.write(
-            name,
-            spec,
-            rows,
+            page.Table(name=name, spec=spec, rows=rows, dataset=dataset, scale=sized),
+            numbers(),
             out_dir,
-            dataset=dataset,
-            scale=sized.about,
-            facts=facts,
-            command=command,
-            pictures=pictures,
+            command=_command(name, spec, dataset, sized, seeds, only),
         )
 
-    left = [job for job in wanted if not is_done(job, path)]
-    estimates = _estimates(left, data_dir)
+    known = numbers()
+    left = [job for job in wanted if not known.is_done(job)]
+    estimates = _estimates(left, runs_dir, data_dir, jobs)
     if dry_run:
-        log_fn(_listing(wanted, left, estimates))
+        log_fn(listing(wanted, left, estimates))
         return
-    progress = _Progress(len(wanted), left, estimates, log_fn)
+    progress = Progress(len(wanted), left, estimates, log_fn)
     progress.tell()
+    failures: dict[str, str] = {}
 
-    def done(job: Job) -> None:
+    def done(job: Job, failure: str | None) -> None:
+        if failure is not None:
+            failures[job.name] = failure
         write()
-        progress.advance(job)
+        progress.advance(job, failed=failure is not None)
 
-    if left:
-        run_all(left, path, runs_dir=runs_dir, data_dir=data_dir, log_fn=log_fn, processes=jobs, done_fn=done)
+    work = functools.partial(attempt, path=path, runs_dir=runs_dir, data_dir=data_dir)
+    if not left:
+        write()
+    elif jobs == 1:
+        for job in left:
+            done(job, work(job, log_fn=log_fn))
     else:
-        write()
+        quiet = functools.partial(work, log_fn=_silent)
+        on_devices(left, quiet, jobs, done_fn=done, failed_fn=lambda job, text: log_fn(f"{job.name}: {text}"))
     log_fn(f"Results: {out_dir / 'README.md'}")
+    if failures:
+        listed = "; ".join(f"{one}: {text}" for one, text in failures.items())
+        raise Incomplete(f"{len(failures)} of {len(wanted)} models failed, the others are done. {listed}")
+
+
+def _silent(text: object) -> None:
+    """The lines of several jobs at once tell nobody anything."""
 
 
 def _dataset(name: str, spec: Spec, dataset: str | None, scale: Scale) -> str:
@@ -126,15 +142,27 @@ def _dataset(name: str, spec: Spec, dataset: str | None, scale: Scale) -> str:
 def _selected(jobs: Sequence[Job], only: str | None) -> list[Job]:
     if only is None:
         return list(jobs)
-    names = [one.strip() for one in only.split(",")]
-    for one in names:
-        if not any(one in (job.row.key, job.row.title) for job in jobs):
-            keys = ", ".join(dict.fromkeys(job.row.key for job in jobs))
-            raise ValueError(f"There is no row {one!r}; the rows are {keys}.")
+    names = _names(only, {name for job in jobs for name in (job.row.key, job.row.title)}, jobs)
     return [job for job in jobs if job.row.key in names or job.row.title in names]
 
 
-def _command(name: str, spec: Spec, dataset: str, scale: Scale, seeds: Sequence[int] | None) -> str:
+def _names(only: str, known: set[str], jobs: Sequence[Job]) -> list[str]:
+    """The names in a list with commas between; titles may have commas themselves, so the longest counts."""
+    found, parts = [], only.split(",")
+    while parts:
+        lengths = range(len(parts), 0, -1)
+        length = next((k for k in lengths if ",".join(parts[:k]).strip() in known), None)
+        if length is None:
+            keys = ", ".join(dict.fromkeys(job.row.key for job in jobs))
+            raise ValueError(f"There is no row {parts[0].strip()!r}; the rows are {keys}.")
+        found.append(",".join(parts[:length]).strip())
+        parts = parts[length:]
+    return found
+
+
+def _command(
+    name: str, spec: Spec, dataset: str, scale: Scale, seeds: Sequence[int] | None, only: str | None
+) -> str:
     parts = ["jaxrobust", "reproduce", name]
     if scale is not Scale.TINY:
         parts += ["--dataset", dataset] if len(spec.datasets) > 1 else []
@@ -142,63 +170,41 @@ def _command(name: str, spec: Spec, dataset: str, scale: Scale, seeds: Sequence[
     parts += ["--scale", scale.value]
     if seeds:
         parts += ["--seeds", *map(str, seeds)]
+    if only is not None:
+        parts += ["--only", only]
     return shlex.join(parts)
 
 
-def _estimates(jobs: Sequence[Job], data_dir: Path | None) -> dict[Path, Seconds]:
-    """By the job's folder; the nets are timed here and now."""
+def _fingerprint(job: Job, data_dir: Path | None) -> str:
+    """Of the data that are there; a clone that has results need not have any."""
+    try:
+        return load_data(job.experiment.data, data_dir).fingerprint
+    except (ValueError, OSError):
+        return ""
+
+
+def _estimates(
+    jobs: Sequence[Job], runs_dir: Path, data_dir: Path | None, processes: int
+) -> dict[Path, Seconds]:
+    """By the job's folder. For several processes it is one of its own that measures: who measures on an
+    accelerator holds it."""
     if not jobs:
         return {}
-    loaded = load_data(jobs[0].experiment.data, data_dir)
-    estimator = Estimator()
-    found = {}
-    for job in jobs:
-        cost = estimator.seconds(job, loaded.image_shape, len(loaded.test.labels))
-        trained = is_finished(job.folder, job.experiment)
-        found[job.folder] = cost._replace(training=0.0) if trained else cost
-    return found
+    if processes == 1:
+        return estimate(jobs, runs_dir, data_dir)
+    found: list[tuple[dict[Path, Seconds], str, int]] = []
+    work = functools.partial(_probe, runs_dir=runs_dir, data_dir=data_dir)
+    on_devices([list(jobs)], work, 1, done_fn=lambda task, answer: found.append(answer))
+    ((estimates, platform, count),) = found
+    if platform != "cpu" and processes > count:
+        raise ValueError(
+            f"Expected jobs <= {count}, as many as there are {platform} devices, got jobs={processes}. "
+            "Each model trains on a device of its own."
+        )
+    return estimates
 
 
-def _listing(wanted: Sequence[Job], left: Sequence[Job], estimates: dict[Path, Seconds]) -> object:
-    from rich.table import Table
-
-    missing = {job.folder for job in left}
-    table = Table(title="Runs, with estimates for this machine (passes counted, their time measured)")
-    for header in ("model", "seed", "run", "training", "attacks, at most"):
-        table.add_column(header, justify="left" if header in ("model", "run") else "right")
-    total = Seconds(0.0, 0.0)
-    for job in wanted:
-        if job.folder in missing:
-            cost = estimates[job.folder]
-            shown = (clock(cost.training) if cost.training else "there", clock(cost.attacks))
-            total = Seconds(total.training + cost.training, total.attacks + cost.attacks)
-        else:
-            shown = ("there", "there")
-        table.add_row(job.row.title, str(job.experiment.seed), job.folder.name, *shown)
-    table.add_section()
-    table.add_row(
-        "total", "", f"{len(left)} of {len(wanted)} to do", clock(total.training), clock(total.attacks)
-    )
-    return table
-
-
-class _Progress:
-    """A line before every model: how many are done, and how long the rest takes at the pace so far."""
-
-    def __init__(self, total: int, left: Sequence[Job], estimates: dict[Path, Seconds], log_fn: Callable):
-        self._total, self._left, self._log_fn = total, list(left), log_fn
-        self._costs = {folder: sum(cost) for folder, cost in estimates.items()}
-        self._spent_estimate, self._began = 0.0, time.monotonic()
-
-    def advance(self, job: Job) -> None:
-        self._left.remove(job)
-        self._spent_estimate += self._costs[job.folder]
-        self.tell()
-
-    def tell(self) -> None:
-        spent = time.monotonic() - self._began
-        rest = sum(self._costs[job.folder] for job in self._left)
-        # The estimate is of passes alone; what the first models took says by how much it is short.
-        pace = spent / self._spent_estimate if self._spent_estimate else 1.0
-        tail = f", about {clock(rest * pace)} left" if self._left else ""
-        self._log_fn(f"{self._total - len(self._left)} of {self._total} models done{tail}")
+def _probe(
+    jobs: Sequence[Job], runs_dir: Path, data_dir: Path | None
+) -> tuple[dict[Path, Seconds], str, int]:
+    return estimate(jobs, runs_dir, data_dir), jax.default_backend(), jax.local_device_count()

@@ -1,25 +1,52 @@
-"""One model of a table: the family of its kind and scale, taken apart into experiments."""
+"""The models of a table: the families of its kinds and scale, taken apart into rows."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from jaxrobust.experiments import families
 from jaxrobust.experiments.experiment import BatchForm, Experiment
+from jaxrobust.experiments.tables.published import best_rival
 from jaxrobust.experiments.tables.settings import Kind, Scale, setting
+from jaxrobust.experiments.tables.spec import Row
 
 BETA = 6.0
 """Of TRADES and RST: what their papers chose; the source states none."""
+
+TITLES = {
+    "standard": "Standard",
+    "at": "AT",
+    "trades": "TRADES",
+    "uat": "UAT++",
+    "rst": "RST",
+    "rt": "RT (source)",
+    "rt_full": "RT (full batch)",
+    "srt": "SRT",
+    "worst_of_k": "Worst-of-k",
+    "klr": "KLR",
+    "at_t1": "AT+ (T1)",
+    "at_t2": "AT+ (T2)",
+    "srt_t1": "SRT+ (T1)",
+    "srt_t2": "SRT+ (T2)",
+}
+_ALL_LAMS = {Kind.PIXELS: (0.2, 0.4, 0.6, 0.8), Kind.GEOMETRY: (0.15, 0.2, 0.25, 0.3)}
+_FEW_LAMS = {Kind.PIXELS: (0.2, 0.8), Kind.GEOMETRY: (0.2, 0.3)}
+# Where further seeds are trained, and at `small` scale the source's own RT.
+_MAIN_LAM = 0.2
+_UNLABELLED = {"mnist": 49_000, "cifar10": 39_000}
 
 
 def experiment(dataset: str, scale: Scale, kind: Kind, name: str, *, lam: float | None = None) -> Experiment:
     """A row by its name in the family of a kind; `lam` replaces the one chosen where the source has none."""
     found = setting(dataset, scale, kind)
     weight = found.lam if lam is None else lam
+    grows: dict[str, Any] = {"warmup": found.warmup, "lam_warmup": found.lam_warmup}
     if kind is Kind.PIXELS:
-        rows = families.family(found.base, found.pixels, lam=weight, beta=BETA, warmup=found.warmup)
+        rows = families.family(found.base, found.pixels, lam=weight, beta=BETA, **grows)
     elif kind is Kind.GEOMETRY:
-        rows = families.geometry(found.base, found.poses, pixels=found.pixels, lam=weight)
+        rows = families.geometry(found.base, found.poses, pixels=found.pixels, lam=weight, **grows)
     else:
-        rows = families.composite(found.base, found.pixels, found.poses, lam=weight, warmup=found.warmup)
+        rows = families.composite(found.base, found.pixels, found.poses, lam=weight, **grows)
     if name == "standard":
         # What robust accuracy an undefended model has is noise, and would choose an early checkpoint.
         return dataclasses.replace(rows[name], validation_attack=None)
@@ -32,3 +59,95 @@ def supervised(labelled: Experiment, more: int) -> Experiment:
         labelled.data, num_labelled=labelled.data.num_labelled + more, num_unlabelled=0
     )
     return dataclasses.replace(labelled, data=data, batches=BatchForm.LABELLED, labelled_per_step=None)
+
+
+def by_lam(kind: Kind) -> Callable[[str, Scale], list[Row]]:
+    """Standard, and RT and SRT at every lam: Tables 1, 2, 4 and 5. `small` has fewer."""
+
+    def rows(dataset: str, scale: Scale) -> list[Row]:
+        whole = scale in (Scale.PAPER, Scale.GPU)
+        standard = experiment(dataset, scale, kind, "standard")
+        found = [Row(key="standard", title=TITLES["standard"], experiment=standard)]
+        for lam in (_ALL_LAMS if whole else _FEW_LAMS)[kind]:
+            for name in ("rt", "rt_full", "srt") if whole or lam == _MAIN_LAM else ("rt_full", "srt"):
+                found.append(
+                    Row(
+                        key=f"{name}@{lam:g}",
+                        title=f"{TITLES[name]}, λ {lam:g}",
+                        experiment=experiment(dataset, scale, kind, name, lam=lam),
+                        rival=name != "rt" and lam == _MAIN_LAM,
+                    )
+                )
+        return found
+
+    return rows
+
+
+def defences(kind: Kind, table: str, attack: str, *names: str) -> Callable[[str, Scale], list[Row]]:
+    """Rows by their names in the family of a kind: Tables 3 and 6.
+
+    The further seeds are SRT's, RT's (full batch), and those of whom the source has as the best rival under
+    `attack` in `table`.
+    """
+
+    def rows(dataset: str, scale: Scale) -> list[Row]:
+        # The source's RT is asked for in the tables of lam alone.
+        chosen = [name for name in names if name != "rt" or scale in (Scale.PAPER, Scale.GPU)]
+        rivals = ("srt", "rt_full", best_rival(table, dataset, attack))
+        return [
+            Row(
+                key=name,
+                title=TITLES[name],
+                experiment=experiment(dataset, scale, kind, name),
+                rival=name in rivals,
+            )
+            for name in chosen
+        ]
+
+    return rows
+
+
+def of_kinds(*names: tuple[Kind, str, str]) -> Callable[[str, Scale], list[Row]]:
+    """Rows of several kinds, as (kind, name, title): Figures 6 and 7."""
+
+    def rows(dataset: str, scale: Scale) -> list[Row]:
+        return [
+            Row(key=f"{kind.value}/{name}", title=title, experiment=experiment(dataset, scale, kind, name))
+            for kind, name, title in names
+        ]
+
+    return rows
+
+
+def unlabelled_counts(dataset: str, scale: Scale) -> tuple[int, ...]:
+    """Figure 8's numbers of unlabelled images, from 0 up; those for validation are not among them."""
+    if scale is Scale.TINY:
+        return (0, 400, 878)
+    most = _UNLABELLED[dataset]
+    inner = range(10_000, most, 10_000)
+    return (0, *(inner[:3] if scale is Scale.SMALL else inner), most)
+
+
+def growing(dataset: str, scale: Scale) -> list[Row]:
+    """SRT with more and more unlabelled images, and AT that has all labels: Figure 8."""
+    base = experiment(dataset, scale, Kind.PIXELS, "srt")
+    counts = unlabelled_counts(dataset, scale)
+    # Without unlabelled images SRT is RT, and the whole batch is labelled.
+    rows = [
+        Row(
+            key="srt@0",
+            title="SRT, 0 unlabelled",
+            experiment=experiment(dataset, scale, Kind.PIXELS, "rt_full"),
+        )
+    ]
+    for count in counts[1:]:
+        data = dataclasses.replace(base.data, num_unlabelled=None if count == counts[-1] else count)
+        rows.append(
+            Row(
+                key=f"srt@{count}",
+                title=f"SRT, {count:,} unlabelled",
+                experiment=dataclasses.replace(base, data=data),
+            )
+        )
+    full = supervised(experiment(dataset, scale, Kind.PIXELS, "at"), counts[-1])
+    return [*rows, Row(key="at_all", title="AT, all labels", experiment=full)]
