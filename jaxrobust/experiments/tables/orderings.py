@@ -118,17 +118,22 @@ def composite_defences(rows: Sequence[Row], dataset: str) -> list[Claim]:
             text = f"{titles[name]} over {titles['pixels/standard']}"
             found += [
                 Claim(text, *places),
-                Claim(f"{titles[name]} holds: {text} by {_points(FAR)}", *places, margin=FAR, ours=True),
+                Claim(
+                    f"{titles[name]} holds: {_points(FAR)} above {titles['pixels/standard']}",
+                    *places,
+                    margin=FAR,
+                    ours=True,
+                ),
             ]
     return found
 
 
 def composite_beats_single(rows: Sequence[Row]) -> list[Claim]:
     """Of every row, at the same radii."""
-    titles = {"pgd_plus": "PGD+", "grid_adv_plus": "GridAdv+"}
+    titles = {"pgd": "PGD", "grid_adv": "GridAdv", "pgd_plus": "PGD+", "grid_adv_plus": "GridAdv+"}
     return [
         Claim(
-            f"{row.title}: {titles[composite]} beats this attack",
+            f"{row.title}: {titles[composite]} beats {titles[single]}",
             Place(row.key, single),
             Place(row.key, composite),
         )

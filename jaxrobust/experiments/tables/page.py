@@ -243,7 +243,7 @@ def _claims(judged: Sequence[Judged], labels: Mapping[str, str]) -> str:
 
 def _counts(judged: Iterable[Judged]) -> str:
     found = [one.verdict for one in judged]
-    return ", ".join(f"{found.count(verdict)} {verdict.value}" for verdict in Verdict if verdict in found)
+    return ", ".join(f"{verdict.value} {found.count(verdict)}" for verdict in Verdict if verdict in found)
 
 
 def _points(value: float | None) -> str:
