@@ -58,12 +58,13 @@ def to_8bit(images: PixelsT) -> PixelsT:
 # Made at first use: reading the backend at import would come before jax.distributed.initialize.
 @functools.cache
 def programs() -> tuple[Any, Any]:
+    """`_attack` and `_predict`, compiled for one device or several."""
     return _sharding.compiled(_attack, num_static=2), _sharding.compiled(_predict, num_static=1)
 
 
 @functools.cache
 def rounding() -> Any:
-    # Of its own: within `_predict` the compiler might join its products with the model's.
+    """`_rounded`, compiled of its own: within `_predict` its products might be joined with the model's."""
     return _sharding.compiled(_rounded, num_static=0)
 
 

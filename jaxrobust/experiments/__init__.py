@@ -7,8 +7,9 @@ from jaxrobust.experiments import digits_demo, srt_mnist, tables
 from jaxrobust.experiments.codec import dumps, from_json, loads, to_json
 from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment, standard_teacher
 from jaxrobust.experiments.export import Export, export_run, load_export
-from jaxrobust.experiments.judge import Prediction, evaluate_run, evaluate_stored, predict
+from jaxrobust.experiments.judge import evaluate_run, evaluate_stored
 from jaxrobust.experiments.overrides import apply_overrides
+from jaxrobust.experiments.predict import Prediction, predict
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
 from jaxrobust.experiments.run import Run, is_finished, load_run, train
 from jaxrobust.experiments.run_seeds import train_seeds
