@@ -122,6 +122,16 @@ CASES: dict[str, Case] = {
         note="torchattacks has no search for c and gets five constants, the nearest counts; ART adds a "
         "line search, up to 10 forward passes a step.",
     ),
+    "cw_constants": Case(
+        title="C&W l2, 5 constants x 200",
+        norm="l2",
+        bars=(NORM,),
+        settings={
+            "constants": (1e-2, 1e-1, 1.0, 1e1, 1e2),
+            **{name: _CW[name] for name in ("steps", "learning_rate", "abort_early")},
+        },
+        note="No search: each constant in turn, the nearest counts.",
+    ),
     "cw_slow": Case(
         title="C&W l2, 5 x 200, rate 0.01",
         norm="l2",

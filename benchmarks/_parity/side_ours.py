@@ -82,6 +82,7 @@ ATTACKS: dict[str, tuple[str, Make]] = {
     "noise_linf": ("RandomSearch", _draws(lambda eps, b: neighbourhoods.UniformNoise(eps=eps))),
     "noise_l2": ("RandomSearch", _draws(lambda eps, b: L2(eps=eps))),
     "cw": ("CarliniWagner", _cw),
+    "cw_constants": ("CarliniWagner", _cw),
     "cw_slow": ("CarliniWagner", _cw),
     "cw_targeted": ("CarliniWagner", _cw),
     "ddn": ("DDN", _ddn),

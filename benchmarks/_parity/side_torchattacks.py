@@ -49,6 +49,12 @@ def _cw(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
     return nearest(victim, candidates, 2)
 
 
+def _cw_constants(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
+    """The case that has no search either."""
+    assert budget["constants"] == _CONSTS
+    return _cw(victim, eps, {**budget, "searches": len(_CONSTS)})
+
+
 def _fab(norm: str, *, targeted: bool = False):
     """Untargeted it gives back only what lies within its eps: far, or norms could not be compared."""
 
@@ -150,6 +156,7 @@ ATTACKS = {
     "pgd_l2": ("PGDL2", _pgd_l2),
     "mi_fgsm": ("MIFGSM", _mi_fgsm),
     "cw": ("CW", _cw),
+    "cw_constants": ("CW", _cw_constants),
     "cw_slow": ("CW", _cw),
     "cw_targeted": ("CW", _cw),
     "fab_l2": ("FAB", _fab("L2")),

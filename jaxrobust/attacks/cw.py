@@ -4,7 +4,7 @@ Their loss in a fixed ball is another attack, `PGD(neighbourhood=LInf(eps=...), 
 a table that gives C&W a radius in l_inf most likely means.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from jaxrobust.attacks._nearest import Nearest, candidate, nearer_of, none_yet, 
 from jaxrobust.attacks._rows import fold_rows, like_rows
 from jaxrobust.attacks._worst import class_of, select
 from jaxrobust.numerics.losses import margin
-from jaxrobust.types import Array, AttackResult, Ball, Example, ScoreFn
+from jaxrobust.types import LATER, Array, AttackResult, Ball, Example, ScoreFn
 
 _SHRINK = 0.999999  # the authors': arctanh is infinite at pixels that are exactly 0 or 1
 _MAX_CONST = 1e10  # the authors'; larger ones overflow in Adam's squares
@@ -54,7 +54,9 @@ class CarliniWagner:
     and $w_0 = \mathrm{arctanh}(0.999999\,(2x - 1))$, where the margin m is the largest other logit less that
     of the true class, or its negative where targeted. Adam descends from $w_0$ anew for every c; c starts at
     `initial_const`, is multiplied by 10 until a search succeeds, then bisected. The nearest image over all
-    steps of all searches is kept.
+    steps of all searches is kept. With `constants` there is no search: each of them is tried in turn, which can
+    lead nearer where the first steps overshoot, so that a small c "succeeds" far away and larger ones that
+    would find nearer images are never tried (docs/results/parity/NOTES.md has such a model).
 
     With few steps, `learning_rate` and `initial_const` decide: a pixel of exactly 0 or 1 starts at |w| = 7.25
     and a step moves w by about the learning rate, so that 200 steps of 0.01 leave it where it is (use 0.1),
@@ -72,6 +74,7 @@ class CarliniWagner:
         steps: Adam's steps for each, >= 1.
         learning_rate: of Adam, > 0.
         initial_const: the first c, > 0.
+        constants: every c to try, > 0, in place of `searches` and `initial_const`; empty for the search.
         kappa: the margin asked for, >= 0, in logits; larger ones transfer better. A misclassified image whose
             margin is smaller is searched too, and is itself the result where nothing reaches kappa.
         abort_early: stop a row's search when, at a tenth of the steps after the other, its loss has not
@@ -100,6 +103,7 @@ class CarliniWagner:
     steps: int = 10_000
     learning_rate: float = 0.01
     initial_const: float = 1e-3
+    constants: tuple[float, ...] = field(default=(), metadata=LATER)
     kappa: float = 0.0
     abort_early: bool = True
     gradient_fn: GradientFn = exact_gradient
@@ -113,6 +117,8 @@ class CarliniWagner:
         _validate.at_least("steps", self.steps, 1)
         _validate.positive("learning_rate", self.learning_rate)
         _validate.positive("initial_const", self.initial_const, "It is multiplied by 10 until it suffices.")
+        for const in self.constants:
+            _validate.positive("constants", const, "Each weighs the loss against the distance.")
         _validate.non_negative("kappa", self.kappa, "It is a difference of logits.")
 
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
@@ -120,6 +126,10 @@ class CarliniWagner:
 
         def search(index: int | Array, carry: tuple[_Bounds, Nearest]) -> tuple[_Bounds, Nearest]:
             bounds, nearest = carry
+            if self.constants:
+                const = jnp.full_like(bounds.const, jnp.array(self.constants)[index])
+                end = self._descend(fold_rows(keys, index), score_fn, example, const, needed, nearest)
+                return bounds, end.nearest
             last = (self.searches >= 10) & (index == self.searches - 1)
             const = jnp.where(last & jnp.isfinite(bounds.high), bounds.high, bounds.const)
             end = self._descend(fold_rows(keys, index), score_fn, example, const, needed, nearest)
@@ -135,7 +145,8 @@ class CarliniWagner:
             low=jnp.zeros(rows, jnp.float32),
             high=jnp.full(rows, jnp.inf, jnp.float32),
         )
-        _, nearest = jax.lax.fori_loop(0, self.searches, search, (like_rows(bounds, example), nearest))
+        searches = len(self.constants) or self.searches
+        _, nearest = jax.lax.fori_loop(0, searches, search, (like_rows(bounds, example), nearest))
         # Where kappa is out of reach, an image that is misclassified anyway stands.
         missed = ~jnp.isfinite(nearest.length)
         return to_result(

@@ -99,8 +99,10 @@ def in_numpy(attack, image, label):
     flat = image.ravel().astype(float)
     start = np.arctanh(0.999999 * (2 * flat - 1))
     const, low, high, best = attack.initial_const, 0.0, np.inf, np.inf
-    for search in range(attack.searches):
-        if attack.searches >= 10 and search == attack.searches - 1 and high < np.inf:
+    for search in range(len(attack.constants) or attack.searches):
+        if attack.constants:
+            const = attack.constants[search]
+        elif attack.searches >= 10 and search == attack.searches - 1 and high < np.inf:
             const = high
         w, mean, square, before, success = start.copy(), 0.0, 0.0, np.inf, False
         for t in range(attack.steps):
@@ -133,8 +135,9 @@ def in_numpy(attack, image, label):
         {"searches": 4, "steps": 25, "learning_rate": 0.02, "abort_early": True},
         {"searches": 10, "steps": 12, "learning_rate": 0.05, "initial_const": 0.3, "abort_early": True},
         {"searches": 5, "steps": 20, "kappa": 0.05, "initial_const": 0.5},
+        {"constants": (0.3, 20.0, 2.0), "steps": 20},
     ],
-    ids=["times-10", "upper-bound-last", "kappa"],
+    ids=["times-10", "upper-bound-last", "kappa", "constants"],
 )
 def test_it_equals_numpy(options):
     attack = replace(ATTACK, **options)
@@ -263,6 +266,7 @@ def _scaled_linear(scale, images, ex):
         ({"steps": 0}, "steps >= 1"),
         ({"learning_rate": 0.0}, "learning_rate > 0"),
         ({"initial_const": 0.0}, "initial_const > 0"),
+        ({"constants": (1.0, 0.0)}, "constants > 0"),
         ({"kappa": -1.0}, "kappa >= 0"),
     ],
 )
