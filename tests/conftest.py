@@ -1,17 +1,21 @@
 """Four fake CPU devices, a compilation cache that outlives the run, and the folder of real data."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# JAX reads these at its first import, which must come after them.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
-)
+# JAX reads all of these at its first import, which must come after them.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of a test's time, and two fifths less without optimisation; `make test-slow` optimises.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+FLAGS = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]
+# The older emitters take half of what is left. A jaxlib that does not know a flag ends the process.
+OPTIMISED = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "1"
+if not OPTIMISED and importlib.metadata.version("jaxlib").startswith("0.10."):
+    FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+os.environ["XLA_FLAGS"] = " ".join(FLAGS).strip()
 # One cache a worker: JAX writes entries in place, so that a reader beside it may find half of one. Assigned,
 # as workers inherit what the first process set.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
