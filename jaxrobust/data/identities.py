@@ -44,6 +44,10 @@ class Identities(NamedTuple):
         """int64 indices, ascending, of all images of these people (indices into `names`)."""
         return np.flatnonzero(np.isin(self.identity, np.asarray(people, np.int64)))
 
+    def pixels_of(self, people: Sequence[int] | np.ndarray) -> _sets.Images:
+        """The images of these people and nothing else: no identity, no name of a folder or file."""
+        return _sets.pixels_only(_sets.take(self.images, self.images_of(people)))
+
     def as_classes(self, people: Sequence[int] | np.ndarray) -> _sets.ImageSet:
         """The images of these people with labels 0, 1, ... in the order given: what a head trains on.
 

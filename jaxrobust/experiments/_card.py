@@ -179,7 +179,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 def _split(run: Run, data_dir: str | os.PathLike | None) -> dict[str, Any]:
     """Who was labelled; the rest of a set that is not at hand is not counted."""
-    config, experiment = run.experiment.data, run.experiment
+    config, experiment = run.experiment.image_data, run.experiment
     unlabelled = config.num_unlabelled
     if unlabelled is None:
         try:

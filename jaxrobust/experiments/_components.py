@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from jaxrobust import _validate
 from jaxrobust.attacks import ATTACKS, DESIGNATIONS, FORWARD_DERIVATIVES, GRADIENTS, STARTS
+from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.models import MODELS
 from jaxrobust.neighbourhoods import NEIGHBOURHOODS
 from jaxrobust.numerics.losses import LOSSES
@@ -26,6 +27,7 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "objective": OBJECTIVES,
     "model": MODELS,
     "schedule": SCHEDULES,
+    "data": {"faces": FaceData},
     "loss": {**LOSSES, **MARGIN_LOSSES},
     "gradient": GRADIENTS,
     "start": STARTS,

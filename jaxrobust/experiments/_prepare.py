@@ -2,24 +2,21 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxrobust import data, evaluation, models, training
+from jaxrobust import data, models, training
 from jaxrobust.data.stream import MAX_DEVICE_BYTES
 from jaxrobust.experiments import codec
+from jaxrobust.experiments._validation import validate_fn
 from jaxrobust.experiments.experiment import Experiment
-from jaxrobust.training import Runtime, TrainState
+from jaxrobust.training import Runtime
 from jaxrobust.training.runtime import agree
 from jaxrobust.types import Model, PyTree
-
-# Rows of a validation's compiled call; a larger batch gains nothing on CPU and costs memory on small devices.
-_VALIDATION_BATCH = 250
 
 
 class Checked(NamedTuple):
@@ -73,14 +70,7 @@ def check(
     model = models.build(experiment.model, dataset.image_shape)
     model = models.with_precision(model, runtime.precision)
     _check_classes(experiment.model, dataset)
-    parts = data.split(
-        dataset.train,
-        num_labelled=experiment.data.num_labelled,
-        num_unlabelled=experiment.data.num_unlabelled,
-        num_validation=experiment.data.num_validation,
-        selection=experiment.data.selection,
-        seed=experiment.data.seed,
-    )
+    parts = experiment.data.split(cast(Any, dataset))  # `load` of the same gave it
     sizes = experiment.batch_sizes(
         len(parts.labelled.labels), len(parts.unlabelled), num_devices, runtime.micro_batches
     )
@@ -112,7 +102,7 @@ def prepare(
         seed=experiment.seed,
         feed=feed,
         checkpoints=checkpoints,
-        validate_fn=_validate_fn(experiment, model, parts, runtime)
+        validate_fn=validate_fn(experiment, model, checked.dataset, parts, runtime)
         if experiment.data.num_validation
         else None,
         sinks=(training.JsonLines(folder / "metrics.jsonl"), training.TensorBoard(folder / "tensorboard")),
@@ -209,36 +199,6 @@ def validate_every(experiment: Experiment) -> int:
     if not experiment.data.num_validation:
         return 0
     return experiment.validate_every or experiment.num_steps
-
-
-def _validate_fn(
-    experiment: Experiment, model: Model, parts: data.Split, runtime: Runtime
-) -> Callable[[TrainState], dict[str, float]]:
-    """Clean and robust accuracy on the validation images."""
-    attack = experiment.validation_attack
-    attacks = {} if attack is None else {"attack": evaluation.EvalAttack(attack)}
-    images, labels = parts.validation
-
-    def validate(state: TrainState) -> dict[str, float]:
-        params, stats = training.eval_weights(state)
-        report = evaluation.evaluate(
-            model,
-            params,
-            stats,
-            images,
-            labels,
-            attacks,
-            batch_size=min(_VALIDATION_BATCH, len(labels)),
-            seed=experiment.seed,
-            precision=runtime.precision,
-            num_devices=runtime.num_devices,
-            trust_checks=False,
-            num_samples=0,
-        )
-        scores = {"accuracy": report.row("none")["accuracy"]}
-        return scores if attack is None else {**scores, "robust_accuracy": report.row("attack")["accuracy"]}
-
-    return validate
 
 
 def _weights(

@@ -86,7 +86,7 @@ def _write(reports: list[Report], experiment: Experiment, out_dir: Path, seed: i
         title="Robust digits from 50 labels",
         command=COMMAND,
         facts={
-            "labelled images": str(experiment.data.num_labelled),
+            "labelled images": str(experiment.image_data.num_labelled),
             "unlabelled images": "878, seen by SRT alone",
             "radii": f"pixels ±{threat.eps:g}; {threat.max_angle:g} degrees; {threat.max_shift:g} pixel",
             "training seed": str(seed),

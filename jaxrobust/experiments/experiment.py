@@ -6,14 +6,17 @@ neither may change results beyond rounding, so neither is part of the configurat
 
 import dataclasses
 import enum
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flax import linen as nn
 
 from jaxrobust import _validate
-from jaxrobust.data import SELECTIONS, Augment, BatchSizes, compose_batch
+from jaxrobust.data import SELECTIONS, Augment, BatchSizes, Dataset, Split, compose_batch, load, split
 from jaxrobust.evaluation import ThreatModel, suite
+from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.objectives import Standard
 from jaxrobust.training import OptimizerConfig
 from jaxrobust.types import LATER, Attack, Objective
@@ -88,13 +91,30 @@ class DataConfig:
         options = {"size": self.size, "channels": self.channels, "test_fraction": self.test_fraction}
         return {name: value for name, value in options.items() if value is not None}
 
+    def load(self, data_dir: str | os.PathLike | None) -> Dataset:
+        """Reads the images; `data_dir` is the folder of prepared sets, None reads TFDS_DATA_DIR."""
+        # The seed of `load` draws test images where a set has none: fixed, or runs could not be compared.
+        folder = None if data_dir is None else Path(data_dir)
+        return load(self.dataset, data_dir=folder, seed=0, **self.options)
+
+    def split(self, dataset: Dataset) -> Split:
+        """Divides the training images."""
+        return split(
+            dataset.train,
+            num_labelled=self.num_labelled,
+            num_unlabelled=self.num_unlabelled,
+            num_validation=self.num_validation,
+            selection=self.selection,
+            seed=self.seed,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One training run and how it is judged.
 
     Args:
-        data: the images and the split.
+        data: the images and the split; `FaceData` for verification.
         model: a flax module of `jaxrobust.models`.
         objective: the defence.
         optimizer: optimizer and schedule.
@@ -117,7 +137,7 @@ class Experiment:
             images. None for other objectives.
     """
 
-    data: DataConfig
+    data: DataConfig | FaceData
     model: nn.Module
     objective: Objective
     optimizer: OptimizerConfig
@@ -160,6 +180,8 @@ class Experiment:
         }
         for name, kind in kinds.items():
             value = getattr(self, name)
+            if name == "data" and isinstance(value, FaceData):
+                continue
             if value is None and name == "validation_attack":
                 continue
             # A flax module has the methods of an objective, and is none.
@@ -189,6 +211,20 @@ class Experiment:
                 "Expected a teacher of the run's own data, or it may have seen validation images as labelled "
                 f"ones: got {teacher.data} beside {self.data}. Change data, not teacher.data."
             )
+
+    @property
+    def image_data(self) -> DataConfig:
+        """The data of a run that classifies images.
+
+        Raises:
+            ValueError: for one of faces, which are verified and not classified.
+        """
+        if isinstance(self.data, FaceData):
+            raise ValueError(
+                f"{self.data.dataset} holds people who are not among the net's classes: measure verification "
+                "(jaxrobust evaluate RUN --task verification), not classes."
+            )
+        return self.data
 
     def batch_sizes(
         self, num_labelled: int, num_unlabelled: int, num_devices: int = 1, micro_batches: int = 1

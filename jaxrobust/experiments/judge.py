@@ -287,12 +287,12 @@ def _test_set(
 ) -> data.Dataset:
     """The run's own data as it was trained on, or another set that fits its model."""
     options = {name: value for name, value in options.items() if value is not None}
-    if dataset is None or dataset == run.experiment.data.dataset:
-        config = dataclasses.replace(run.experiment.data, **options)
+    if dataset is None or dataset == run.experiment.image_data.dataset:
+        config = dataclasses.replace(run.experiment.image_data, **options)
         found = load_data(config, data_dir)
     else:
         # Which of its own images are test images is the other set's affair.
-        own = {k: v for k, v in run.experiment.data.options.items() if k != "test_fraction"}
+        own = {k: v for k, v in run.experiment.image_data.options.items() if k != "test_fraction"}
         folder = None if data_dir is None else Path(data_dir)
         found = data.load(dataset, data_dir=folder, **{**own, **options})
     if found.image_shape != run.model.image_shape:

@@ -22,6 +22,7 @@ from jaxrobust.experiments.experiment import (
     DataConfig,
     Experiment,
 )
+from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.experiments.families import composite, family, geometry
 from jaxrobust.models import SmallCNN, SpatialMNIST, SpatialResNet, TinyCNN, WideResNet
 from jaxrobust.neighbourhoods import LInf, RotationTranslation
@@ -296,6 +297,11 @@ def get(name: str) -> Experiment:
 
 def summary(experiment: Experiment) -> str:
     """One line about an experiment."""
+    inner, net = _inner(experiment.objective), type(experiment.model).__name__
+    head = f"{type(experiment.objective).__name__}{inner} on {experiment.data.dataset}, {net}, "
+    if isinstance(experiment.data, FaceData):
+        part = f"fold {experiment.data.fold} of {experiment.data.num_folds} of the people"
+        return f"{head}{part}, {experiment.num_steps:,} steps of {experiment.batch_size}"
     data = experiment.data
     unlabelled = "the remaining" if data.num_unlabelled is None else f"{data.num_unlabelled:,}"
     batches = {
@@ -310,10 +316,8 @@ def summary(experiment: Experiment) -> str:
         else f"; first a teacher, {type(teacher.objective).__name__}, {teacher.num_steps:,} steps"
     )
     return (
-        f"{type(experiment.objective).__name__}{_inner(experiment.objective)} on {data.dataset}, "
-        f"{type(experiment.model).__name__}, "
-        f"{data.num_labelled:,} labelled and {unlabelled} unlabelled images, {experiment.num_steps:,} steps "
-        f"{batches[experiment.batches]}{taught}"
+        f"{head}{data.num_labelled:,} labelled and {unlabelled} unlabelled images, "
+        f"{experiment.num_steps:,} steps {batches[experiment.batches]}{taught}"
     )
 
 

@@ -21,6 +21,7 @@ from jaxrobust.experiments import _teacher, codec
 from jaxrobust.experiments._files import read_rows, write_text
 from jaxrobust.experiments._prepare import Prepared, check, opening, prepare, validate_every
 from jaxrobust.experiments.experiment import DataConfig, Experiment
+from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.training import Runtime
 from jaxrobust.types import Model, PyTree
 
@@ -237,16 +238,12 @@ def is_finished(run_dir: str | os.PathLike, experiment: Experiment) -> bool:
         return False
 
 
-def load_data(experiment: Experiment | DataConfig, data_dir: str | os.PathLike | None) -> data.Dataset:
+def load_data(
+    experiment: Experiment | DataConfig | FaceData, data_dir: str | os.PathLike | None
+) -> data.Dataset:
     """The images of an experiment, or of its `data`."""
     config = experiment.data if isinstance(experiment, Experiment) else experiment
-    # The seed of `load` draws test images where a set has none: fixed, or runs could not be compared.
-    return data.load(
-        config.dataset,
-        data_dir=None if data_dir is None else Path(data_dir),
-        seed=0,
-        **config.options,
-    )
+    return config.load(data_dir)
 
 
 def _find_config(path: Path) -> tuple[Path, dict[str, Any]]:

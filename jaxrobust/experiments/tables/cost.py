@@ -112,7 +112,7 @@ class Estimator:
 
     def training(self, experiment: Experiment, dataset: data.Dataset) -> float:
         """Of a run that has not begun, its teacher not counted."""
-        config, sets = experiment.data, len(dataset.train.labels)
+        config, sets = experiment.image_data, len(dataset.train.labels)
         unlabelled = config.num_unlabelled
         if unlabelled is None:
             unlabelled = sets - config.num_labelled - config.num_validation

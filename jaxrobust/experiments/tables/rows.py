@@ -56,7 +56,7 @@ def experiment(dataset: str, scale: Scale, kind: Kind, name: str, *, lam: float 
 def supervised(labelled: Experiment, more: int) -> Experiment:
     """The same with the labels of so many more images, and no unlabelled ones."""
     data = dataclasses.replace(
-        labelled.data, num_labelled=labelled.data.num_labelled + more, num_unlabelled=0
+        labelled.image_data, num_labelled=labelled.image_data.num_labelled + more, num_unlabelled=0
     )
     return dataclasses.replace(labelled, data=data, batches=BatchForm.LABELLED, labelled_per_step=None)
 
@@ -141,7 +141,7 @@ def growing(dataset: str, scale: Scale) -> list[Row]:
         )
     ]
     for count in counts[1:]:
-        data = dataclasses.replace(base.data, num_unlabelled=None if count == counts[-1] else count)
+        data = dataclasses.replace(base.image_data, num_unlabelled=None if count == counts[-1] else count)
         rows.append(
             Row(
                 key=f"srt@{count}",
