@@ -89,8 +89,8 @@ class FaceData:
         num_labelled = len(part.train) - self.num_unlabelled
         if num_labelled < 2:
             raise ValueError(
-                f"{people.name}: of {len(part.train)} people to train on, num_unlabelled="
-                f"{self.num_unlabelled} leaves {num_labelled} with labels; a head needs 2: take at most {len(part.train) - 2}."
+                f"{people.name}: num_unlabelled={self.num_unlabelled} of the {len(part.train)} people to "
+                f"train on leaves {num_labelled} with labels, but a head needs 2. Take fewer."
             )
         # Which of them lose their labels is drawn apart from the folds, or those would change with it.
         order = np.random.default_rng((self.seed, 1)).permutation(part.train)
