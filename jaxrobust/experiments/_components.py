@@ -17,7 +17,7 @@ from jaxrobust.models import MODELS
 from jaxrobust.neighbourhoods import NEIGHBOURHOODS
 from jaxrobust.numerics.losses import LOSSES
 from jaxrobust.numerics.margins import MARGIN_LOSSES
-from jaxrobust.objectives import OBJECTIVES, TARGETS
+from jaxrobust.objectives import OBJECTIVES, REGULARISERS, TARGETS
 from jaxrobust.training import SCHEDULES
 from jaxrobust.types import Attack, Neighbourhood, Objective
 
@@ -32,6 +32,7 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "gradient": GRADIENTS,
     "start": STARTS,
     "target": TARGETS,
+    "regulariser": REGULARISERS,
     "designation": DESIGNATIONS,
     "forward_derivative": FORWARD_DERIVATIVES,
 }

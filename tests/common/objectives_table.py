@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.objectives import AT, KLR, RST, RT, SRT, TRADES, UAT, Standard
+from jaxrobust.objectives import AT, KLR, RST, RT, SRT, TRADES, UAT, FaceGated, FaceSRT, Standard
 from jaxrobust.types import Array, Attack, AttackResult, Batch, Example, Model, Objective, Outputs, ScoreFn
 
 
@@ -39,6 +39,16 @@ OBJECTIVES_TABLE: Mapping[str, Row] = {
     ),
     "rst": Row(lambda attack: RST(attack=attack, beta=0.7), _ROBUST, True, True),
     "klr": Row(lambda attack: KLR(attack=attack, lam=0.7), _ROBUST, False),
+    # Without a gate the first step has all terms; `test_face_gated` is about the gate.
+    "face_gated": Row(
+        lambda attack: FaceGated(attack=attack, lam=0.7, gate=None),
+        frozenset(
+            {"loss", "standard_loss", "adversarial_loss", "regulariser", "accuracy"}
+            | {"gate_open", "gate_measure", "impostor_cosine"}
+        ),
+        False,
+    ),
+    "face_srt": Row(lambda attack: FaceSRT(attack=attack, lam=0.7), _ROBUST - {"agreement"}, True),
 }
 
 
@@ -73,20 +83,27 @@ def _init(key: Array) -> tuple[Any, Any]:
 
 
 def _apply(params, stats, x, *, train, keys=None, axis_name=None):
-    """Logits x W; in train mode times a factor from the row's key, and statistics count passes and rows."""
+    """Logits x W; in train mode times a factor from the row's key, and statistics count passes and rows.
+
+    The embedding of a face is x W - 1, so that it has directions of all kinds.
+    """
     logits = x.reshape(x.shape[0], -1) @ params["kernel"]
     if not train:
-        return Outputs(logits), stats
+        return Outputs(logits, logits - 1.0), stats
     logits = logits * jax.vmap(lambda key: jax.random.uniform(key, (), minval=0.5, maxval=1.5))(keys)[:, None]
-    return Outputs(logits), {"passes": stats["passes"] + 1.0, "rows": stats["rows"] + x.shape[0]}
+    return Outputs(logits, logits - 1.0), {
+        "passes": stats["passes"] + 1.0,
+        "rows": stats["rows"] + x.shape[0],
+    }
 
 
 LINEAR = Model(_init, _apply, SHAPE, CLASSES)
 
 
 def plain_apply(params, stats, x, *, train, keys=None, axis_name=None):
-    """Logits x W in both modes, for losses by hand."""
-    return Outputs(x.reshape(x.shape[0], -1) @ params["kernel"]), stats
+    """Logits x W and embedding x W - 1 in both modes, for losses by hand."""
+    logits = x.reshape(x.shape[0], -1) @ params["kernel"]
+    return Outputs(logits, logits - 1.0), stats
 
 
 PLAIN = Model(_init, plain_apply, SHAPE, CLASSES)

@@ -15,7 +15,7 @@ from jaxrobust.models import MODELS
 from jaxrobust.neighbourhoods import L2, Compose, LInf, RotationTranslation
 from jaxrobust.numerics import losses
 from jaxrobust.numerics.margins import ArcFace
-from jaxrobust.objectives import SRT, Standard, distribution
+from jaxrobust.objectives import MTER, SRT, FaceGated, Gate, Standard, distribution
 from jaxrobust.training import SCHEDULES
 from jaxrobust.types import Attack, Objective
 
@@ -80,6 +80,15 @@ def test_a_loss_with_a_margin_is_a_component_among_the_losses():
     assert codec.from_json(Objective, saved) == objective
 
 
+@pytest.mark.parametrize("gate", [None, Gate(measure="val_tar", threshold=0.5, latch=True)])
+def test_a_gate_and_its_regulariser_survive_json(gate):
+    objective = FaceGated(attack=PGD(neighbourhood=BALL), gate=gate, regulariser_fn=MTER(margin=0.1))
+    saved = json.loads(json.dumps(codec.to_json(objective)))
+    assert saved["regulariser_fn"] == {"kind": "mter", "margin": 0.1}
+    assert gate is None or saved["gate"]["measure"] == "val_tar"
+    assert codec.from_json(Objective, saved) == objective
+
+
 def test_an_unregistered_function_is_refused():
     with pytest.raises(ValueError, match="cannot be saved in a configuration"):
         codec.to_json(PGD(neighbourhood=BALL, loss_fn=lambda logits, target: logits[:, 0]))
@@ -107,7 +116,7 @@ def _damaged(change):
         (lambda s: s["objective"]["loss_fn"].update(fn="ce"), r"Unknown component 'ce'"),
         (
             lambda s: s.update(objective={"kind": "linf", "eps": 0.1}),
-            r"objective takes an objective \(at, klr, .*, trades, uat\), got the neighbourhood 'linf'",
+            r"objective takes an objective \(at, face_gated, .*, trades, uat\), got the neighbourhood 'linf'",
         ),
         (lambda s: s.update(model=s["objective"]["attack"]), r"model takes a model .*got the attack 'pgd'"),
         (

@@ -119,7 +119,10 @@ def test_later_overrides_see_earlier_ones_and_the_base_is_untouched():
         ("num_steps=true", r"num_steps takes an integer, got True"),
         ("objective.lam=-1", r"objective\.lam: Expected lam >= 0, got lam=-1"),
         ("objective.joint_pass=1", r"takes true or false, got 1"),
-        ("objective=sgd", r"objective: Unknown objective 'sgd'\. Known: at, klr, rst, rt, srt, standard"),
+        (
+            "objective=sgd",
+            r"objective: Unknown objective 'sgd'\. Known: at, face_gated, .*, rst, rt, srt, standard",
+        ),
         ("objective.attack=grid2", r"Unknown attack 'grid2'\. Known: .*pgd"),
         ("objective.attack=3", r"objective\.attack takes a registered component, not 3"),
         (
@@ -137,7 +140,10 @@ def test_later_overrides_see_earlier_ones_and_the_base_is_untouched():
         ("num_steps=1e999", r"num_steps takes a finite number, got inf"),
         ("objective.lam=-1e999", r"objective\.lam takes a finite number, got -inf"),
         ("objective.lam=1" + "0" * 400, r"objective\.lam takes a finite number, got one of 401 digits"),
-        ("objective=linf(eps=0.1)", r"objective: Unknown objective 'linf'\. Known: at, klr, rst, rt"),
+        (
+            "objective=linf(eps=0.1)",
+            r"objective: Unknown objective 'linf'\. Known: at, face_gated, face_srt, klr, rst, rt",
+        ),
         ("model=pgd()", r"model: Unknown model 'pgd'\. Known: .*small_cnn"),
         ("objective.attack.loss_fn=linf(eps=1)", r"loss_fn: Unknown loss 'linf'\. Known: arcface, cosface"),
         ("objective=srt(attack=linf(eps=0.1))", r"objective\.attack: Unknown attack 'linf'"),
