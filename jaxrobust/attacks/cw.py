@@ -54,9 +54,9 @@ class CarliniWagner:
     and $w_0 = \mathrm{arctanh}(0.999999\,(2x - 1))$, where the margin m is the largest other logit less that
     of the true class, or its negative where targeted. Adam descends from $w_0$ anew for every c; c starts at
     `initial_const`, is multiplied by 10 until a search succeeds, then bisected. The nearest image over all
-    steps of all searches is kept. With `constants` there is no search: each of them is tried in turn, which can
-    lead nearer where the first steps overshoot, so that a small c "succeeds" far away and larger ones that
-    would find nearer images are never tried (docs/results/parity/NOTES.md has such a model).
+    steps of all searches is kept. With `constants` there is no search: each of them is tried in turn, which
+    can lead nearer where the first steps overshoot, so that a small c "succeeds" far away and larger ones
+    that would find nearer images are never tried (docs/results/parity/NOTES.md has such a model).
 
     With few steps, `learning_rate` and `initial_const` decide: a pixel of exactly 0 or 1 starts at |w| = 7.25
     and a step moves w by about the learning rate, so that 200 steps of 0.01 leave it where it is (use 0.1),
