@@ -130,8 +130,15 @@ class Gate:
 
 def beginning(is_open: bool) -> GateState:
     """The state before the first step."""
-    zero = jnp.zeros((), jnp.int32)
-    return GateState(jnp.array(is_open), jnp.zeros((), jnp.float32), zero, zero, zero - 1, zero)
+    # Each count has a buffer of its own: a training step donates them, and none can be given twice.
+    return GateState(
+        open=jnp.array(is_open),
+        measure=jnp.zeros((), jnp.float32),
+        steps=jnp.zeros((), jnp.int32),
+        steps_open=jnp.zeros((), jnp.int32),
+        first_open=jnp.full((), -1, jnp.int32),
+        flaps=jnp.zeros((), jnp.int32),
+    )
 
 
 def counted(state: GateState, measure: Array, is_open: Array) -> GateState:
