@@ -22,6 +22,7 @@ from jaxrobust.experiments.experiment import (
     DataConfig,
     Experiment,
 )
+from jaxrobust.experiments.face_arms import face_orl
 from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.experiments.families import composite, family, geometry
 from jaxrobust.models import SmallCNN, SpatialMNIST, SpatialResNet, TinyCNN, WideResNet
@@ -273,6 +274,7 @@ FAMILIES: dict[str, Callable[[], dict[str, Experiment]]] = {
     "mnist1k": _mnist1k,
     "mnist1k_spatial": _mnist1k_spatial,
     "mnist1k_composite": _mnist1k_composite,
+    "face_orl": face_orl,
 }
 
 
