@@ -1,5 +1,11 @@
 """Evaluation: risks under attack, trust checks, accuracy against radius, reports; and face verification."""
 
+from jaxrobust.evaluation._attacked_report import (
+    AttackedRow,
+    AttackedVerificationReport,
+    Distances,
+    MinimumRow,
+)
 from jaxrobust.evaluation._provenance import hardware, radius_label, versions
 from jaxrobust.evaluation._types import (
     CLEAN,
@@ -29,6 +35,7 @@ from jaxrobust.evaluation.adversarial_sets import (
     load_adversarial,
     save_adversarial,
 )
+from jaxrobust.evaluation.attacked_verification import verify_attacked
 from jaxrobust.evaluation.breakage import Breakage, breakage
 from jaxrobust.evaluation.curves import accuracy_curve, curve_and_flags, curve_of
 from jaxrobust.evaluation.identification import Rank1, rank1
@@ -79,18 +86,22 @@ __all__ = [
     "THREATS",
     "WORST",
     "AdversarialSet",
+    "AttackedRow",
+    "AttackedVerificationReport",
     "Bootstrap",
     "Breakage",
     "Certificate",
     "Colours",
     "Curve",
     "Decisions",
+    "Distances",
     "Eer",
     "Estimate",
     "EvalAttack",
     "FoldRow",
     "Lengths",
     "Level",
+    "MinimumRow",
     "OperatingPoint",
     "Paths",
     "Platt",
@@ -149,6 +160,7 @@ __all__ = [
     "tar_at_far",
     "verdicts_table",
     "verify",
+    "verify_attacked",
     "versions",
     "view2_accuracy",
     "write_report",
