@@ -35,8 +35,8 @@ class FaceGated:
       without a target, in a batch of one person or where that attack fails, dodges and has no R: R is the
       mean over the rows that have one.
     - **Gate.** It decides inside the compiled step, after the step and for the next; closed, it costs no
-      attack and no pass, by `jax.lax.cond`. (Where several runs are vmapped, the condition becomes a
-      selection and both sides are computed.) It opens after the first step at the earliest. Its measure is
+      attack and no pass, by `jax.lax.cond`. Its step is then that of `Standard` up to rounding. (Where
+      several runs are vmapped, the condition becomes a selection and both sides are computed.) It opens after the first step at the earliest. Its measure is
       the loss of the source images alone, over all devices; with micro-batches, of the last one.
     - **eps = 0** of the attack's balls is a gate that is closed by definition, as are weight = lam = 0: the
       step is that of `Standard`, bitwise.
@@ -44,7 +44,7 @@ class FaceGated:
       statistics are those of the clean pass alone, since a mixture fits neither.
 
     Args:
-        attack: untargeted; finds x_a, from a start beside x. The spec's: `PGD` with eps 8/255, 5 steps of a
+        attack: untargeted, of fixed radius; finds x_a, from a start beside x. The spec's: `PGD` with eps 8/255, 5 steps of a
             third of eps, random start.
         loss_fn: L, `(logits [b, k], label [b]) -> [b]`: cross-entropy, `CosFace` or `ArcFace`.
         regulariser_fn: R, of `REGULARISERS`.

@@ -31,7 +31,7 @@ class FaceSRT:
     agree on what e(x) is.
 
     Args:
-        attack: untargeted; finds x', from a start beside x.
+        attack: untargeted, of fixed radius; finds x', from a start beside x.
         lam: the weight of the robust term, >= 0; 0 leaves it out altogether and is `Standard`.
         loss_fn: L, `(logits [b, k], label [b]) -> [b]`: cross-entropy, `CosFace` or `ArcFace`.
         warmup: the fraction of the run, in [0, 1], over which the attack's radius grows linearly from 0.

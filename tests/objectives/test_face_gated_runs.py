@@ -7,10 +7,13 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrobust.attacks import PGD
+from jaxrobust.neighbourhoods import LInf
 from jaxrobust.objectives import FaceGated, Gate, Standard
-from jaxrobust.training import Checkpoints, Runtime, Wrapper
+from jaxrobust.training import Checkpoints, Member, OptimizerConfig, Runtime, Wrapper, fit_seeds
 from tests.common.objectives_table import Shift
-from tests.objectives.face_net import PAIRS, face_fit
+from tests.common.tiny import tiny_feed
+from tests.objectives.face_net import MODEL, PAIRS, face_fit
 
 STEPS = 8
 
@@ -87,6 +90,30 @@ def test_four_devices_decide_as_one(wrapper, one_device):
     for name in ("loss", "regulariser", "impostor_cosine", "gate_measure"):
         np.testing.assert_allclose(trace(found, name), trace(rows, name), atol=2e-5, err_msg=name)
     chex.assert_trees_all_close(state, expected, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_built_targets_are_the_same_on_four_devices():
+    built = PGD(neighbourhood=LInf(eps=0.3), steps=3, step_size=0.5, targeted=True)
+    objective = FaceGated(attack=PAIRS, built_attack=built, gate=None)
+    expected, rows = run(objective)
+    state, found = run(objective, runtime=Runtime(wrapper=Wrapper.SHARD_MAP, num_devices=4))
+    np.testing.assert_allclose(trace(found, "regulariser"), trace(rows, "regulariser"), atol=2e-5)
+    chex.assert_trees_all_close(state, expected, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vmapped", [True, False])
+def test_runs_side_by_side_each_have_a_gate(vmapped, one_device):
+    objective, expected, _ = one_device
+    optimizer = OptimizerConfig(learning_rate=0.05, weight_decay=5e-4).build(STEPS)
+    members = [Member(seed, tiny_feed(8, 0)) for seed in (1, 2)]
+    options = {"runtime": Runtime(num_devices=1), "ema_decay": 0.9, "progress": False, "vmapped": vmapped}
+    first, other = fit_seeds(
+        members, model=MODEL, objective=objective, optimizer=optimizer, num_steps=STEPS, **options
+    )
+    chex.assert_trees_all_close(jax.device_get(first), expected, atol=2e-5)
+    assert float(other.obj_state.measure) != float(first.obj_state.measure)
 
 
 def test_a_resumed_run_keeps_the_trace(tmp_path, one_device):
