@@ -94,7 +94,6 @@ def together(runs: Sequence[Run]) -> Run:
         radius="",
         eps=[],
         config=[row_name(run.row) for run in runs],
-        # Where all do, rounding undoes the ensemble by design too.
         minimum_norm=all(run.row.minimum_norm for run in runs),
         nonfinite=int(found.nonfinite.sum()),
         outside=sum(run.row.outside for run in runs),

@@ -15,6 +15,7 @@ import numpy as np
 from jaxrobust.attacks._callable import Structure, merge
 from jaxrobust.data import Identities, Pairs, to_float
 from jaxrobust.evaluation import _engine, _programs, _provenance
+from jaxrobust.evaluation._embed import EmbedFn
 from jaxrobust.numerics import compile as compiler
 from jaxrobust.numerics.similarity import cosine, pair_logits
 from jaxrobust.types import RADIUS_TOLERANCE, Array, Attack, Example, PyTree
@@ -123,24 +124,45 @@ def _judge(
     return cosine(embeddings, references[:, :-1]), jnp.isfinite(embeddings).all(axis=-1)
 
 
+def _embeddings(structure: Structure, arrays: list[PyTree], images: Array) -> Array:
+    return merge(structure, arrays)(images)
+
+
+def jitted(structure: Structure, arrays: list[PyTree]) -> EmbedFn:
+    """The embedding function as a compiled one, which models of one structure share."""
+    return functools.partial(programs().embed, structure, arrays)
+
+
 def _lengths(ball: Any, delta: Array) -> Array:
     return jax.vmap(ball.length)(delta)
 
 
+class Programs(NamedTuple):
+    """What is compiled: attacks at one radius or at one per row, the judge, embeddings, and lengths."""
+
+    every: Any
+    each: Any
+    judge: Any
+    embed: Any
+    lengths: Any
+
+
 @functools.cache
-def programs() -> tuple[Any, Any, Any, Any]:
-    """`_attack`, `_attack_each`, `_judge`, `_lengths`; made at first use, as that starts the backend."""
-    return (
-        compiler.jit(_attack, static_argnums=(0, 1)),
-        compiler.jit(_attack_each, static_argnums=(0, 1)),
-        compiler.jit(_judge, static_argnums=0),
-        compiler.jit(_lengths, static_argnums=0),
+def programs() -> Programs:
+    """Made at first use, as that starts the backend."""
+    return Programs(
+        every=compiler.jit(_attack, static_argnums=(0, 1)),
+        each=compiler.jit(_attack_each, static_argnums=(0, 1)),
+        judge=compiler.jit(_judge, static_argnums=0),
+        embed=compiler.jit(_embeddings, static_argnums=0),
+        lengths=compiler.jit(_lengths, static_argnums=0),
     )
 
 
 def num_compiled() -> int:
     """How many programs have attacked or judged pairs in this process; for tests."""
-    return sum(program._cache_size() for program in programs()[:3])
+    run = programs()
+    return sum(program._cache_size() for program in (run.every, run.each, run.judge))
 
 
 def run(
@@ -192,7 +214,7 @@ def _one_batch(
     case: Case, name: str, attack: Attack, at: np.ndarray, judged: Side, maker: Side, factor: Any
 ) -> Found:
     """The rows at these places, all of one pair of models."""
-    every, each, judge, lengths = programs()
+    compiled = programs()
     clean = to_float(np.asarray(case.identities.images[case.pairs.first[at]]))
     genuine = case.pairs.genuine[at]
     structure, arrays, references = _of(maker, at)
@@ -200,7 +222,7 @@ def _one_batch(
     leaves: list[Any] = [clean, target, references, _masks(case, at)]
     rows = (case.rows[at].astype(np.int32), Example(*leaves))
     key = _engine.attack_key(case.seed, name)
-    program = every if np.ndim(factor) == 0 else each
+    program = compiled.every if np.ndim(factor) == 0 else compiled.each
     image, distance, bad = program(attack, structure, arrays, key, np.asarray(factor, np.float32), rows)
     image, distance, bad = (np.asarray(value) for value in (image, distance, bad))
     pictures = (image, _programs.to_8bit(image))
@@ -211,11 +233,13 @@ def _one_batch(
     in_box = (low >= -_engine.PIXEL_TOLERANCE) & (high <= 1 + _engine.PIXEL_TOLERANCE)
     wrong, length, outside = [], [], []
     for picture in pictures:
-        cos, finite = (np.asarray(value) for value in judge(structure, arrays, picture, references))
+        cos, finite = (np.asarray(value) for value in compiled.judge(structure, arrays, picture, references))
         accepted = cos.astype(np.float64) >= judged.tau[at]
         bad = bad | ~finite
         wrong.append((accepted != genuine) | bad)
-        own = np.full(len(at), np.nan) if ball is None else np.asarray(lengths(ball, picture - clean))
+        own = (
+            np.full(len(at), np.nan) if ball is None else np.asarray(compiled.lengths(ball, picture - clean))
+        )
         length.append(own.astype(np.float64))
         beyond = np.zeros(len(at), bool)
         if ball is not None:

@@ -13,7 +13,7 @@ from jaxrobust.attacks._checks import goals, reads_mask
 from jaxrobust.attacks._inputs import check_embeddings
 from jaxrobust.data import Identities, Pairs
 from jaxrobust.evaluation import _embed, _programs, _verification_scores
-from jaxrobust.evaluation._pair_attacks import Case, Side
+from jaxrobust.evaluation._pair_attacks import Case, Side, jitted
 from jaxrobust.evaluation._verification_scores import Models
 from jaxrobust.types import Attack
 
@@ -78,14 +78,16 @@ def side_of(
     parts = [split(model) for model in ([models] if callable(models) else models)]
     for part in parts:
         _check_traceable(*part, (case.batch_size, *identities.images.shape[1:]))
+    compiled: list[Any] = [jitted(*part) for part in parts]
     # The full list, so that every fold has its pairs whatever was drawn.
-    scored = _verification_scores.score(models, identities, pairs, validation, case.batch_size, False)
+    whole: Models = compiled[0] if callable(models) else compiled
+    scored = _verification_scores.score(whole, identities, pairs, validation, case.batch_size, False)
     by_fold = _verification_scores.thresholds(scored, pairs, validation, far)
     folds = _verification_scores.folds_of(pairs)
     tau = np.asarray([by_fold[int(fold)].platt.tau for fold in chosen.fold])
     of_row = np.zeros(len(tau), int) if callable(models) else np.searchsorted(folds, chosen.fold)
     references = []
-    for number, model in enumerate([models] if callable(models) else models):
+    for number, model in enumerate(compiled):
         mine = of_row == number
         needed = np.unique(chosen.second[mine])
         partners = np.zeros((len(tau), 1), np.float32)

@@ -11,6 +11,7 @@ from scipy import stats as scipy_stats
 from jaxrobust.evaluation import _engine, _masking, _pair_attacks
 from jaxrobust.evaluation._attacked_report import AttackedRow, row_name
 from jaxrobust.evaluation._pair_attacks import Case, Side
+from jaxrobust.evaluation._pair_cases import ENSEMBLE
 from jaxrobust.evaluation._types import Level, Verdict
 from jaxrobust.evaluation._view import graded, unmeasured, verdict
 from jaxrobust.types import Attack
@@ -162,7 +163,8 @@ def _bounds(rows: Sequence[AttackedRow]) -> Verdict:
 def _rounding(rows: Sequence[AttackedRow]) -> Verdict:
     """Attacks of fixed radius survive an image file."""
     unit = "largest change of a rate by rounding to 8 bits"
-    fixed = [row for row in rows if not row.minimum_norm]
+    # The ensemble may rest on minimum-norm attacks, which rounding undoes by design.
+    fixed = [row for row in rows if not row.minimum_norm and row.attack != ENSEMBLE]
     if not fixed:
         return unmeasured("rounding", unit, "no attack of fixed radius.")
 
