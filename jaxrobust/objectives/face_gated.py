@@ -34,18 +34,19 @@ class FaceGated:
       (That attack's own result is taken, where the patent stops as soon as the model gives the class.) A row
       without a target, in a batch of one person or where that attack fails, dodges and has no R: R is the
       mean over the rows that have one.
-    - **Gate.** It decides inside the compiled step, after the step and for the next; closed, it costs no
-      attack and no pass, by `jax.lax.cond`. Its step is then that of `Standard` up to rounding. (Where
-      several runs are vmapped, the condition becomes a selection and both sides are computed.) It opens after the first step at the earliest. Its measure is
-      the loss of the source images alone, over all devices; with micro-batches, of the last one.
+    - **Gate.** It decides inside the compiled step, after the step and for the next, so it opens after the
+      first step at the earliest. Closed, it costs no attack and no pass, by `jax.lax.cond`, and the step is
+      that of `Standard` up to rounding. (Where several runs are vmapped, the condition becomes a selection
+      and both sides are computed.) Its measure is the loss of the source images alone, over all devices; with
+      micro-batches, of the last one.
     - **eps = 0** of the attack's balls is a gate that is closed by definition, as are weight = lam = 0: the
       step is that of `Standard`, bitwise.
     - **Batch normalisation.** Clean and adversarial images are passes of their own in train mode; the running
       statistics are those of the clean pass alone, since a mixture fits neither.
 
     Args:
-        attack: untargeted, of fixed radius; finds x_a, from a start beside x. The spec's: `PGD` with eps 8/255, 5 steps of a
-            third of eps, random start.
+        attack: untargeted, of fixed radius; finds x_a, from a start beside x. Ours: `PGD` with eps
+            8/255, 5 steps of a third of eps, random start.
         loss_fn: L, `(logits [b, k], label [b]) -> [b]`: cross-entropy, `CosFace` or `ArcFace`.
         regulariser_fn: R, of `REGULARISERS`.
         weight: w in [0, 1], the share of the adversarial images' loss.
@@ -61,8 +62,9 @@ class FaceGated:
     >>> from jaxrobust.attacks import PGD
     >>> from jaxrobust.neighbourhoods import LInf
     >>> pgd = PGD(neighbourhood=LInf(eps=8 / 255), steps=5, step_size=1 / 3)
-    >>> arms = FaceGated(attack=pgd), FaceGated(attack=pgd, gate=None), FaceGated(attack=pgd, lam=0.0)
-    >>> arms[0].gate.threshold_for(24) < 1
+    >>> gated, ungated = FaceGated(attack=pgd), FaceGated(attack=pgd, gate=None)
+    >>> adversarial_training_only = FaceGated(attack=pgd, gate=None, lam=0.0)
+    >>> gated.gate.threshold_for(24) < 1
     True
     """
 
