@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import _validate
+from jaxrobust.attacks._blocks import by_blocks
 from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.types import Array, Example, LossFn, ScoreFn
 
@@ -50,14 +51,19 @@ def exact_gradient(
     """Backpropagation through the model."""
     del keys
 
-    def total(x: Array) -> tuple[Array, tuple[Array, Array]]:
-        logits = score_fn(x, example)
-        losses = loss_fn(logits, example.target)
-        # Rows do not interact, hence the gradient of the sum has each row's own gradient.
-        return losses.sum(), (losses, logits)
+    def block(rows: tuple[Array, Example]) -> Scored:
+        images, example = rows
 
-    (_, scored), gradients = jax.value_and_grad(total, has_aux=True)(images)
-    return scored, gradients
+        def total(x: Array) -> tuple[Array, tuple[Array, Array]]:
+            logits = score_fn(x, example)
+            losses = loss_fn(logits, example.target)
+            # Rows do not interact, hence the gradient of the sum has each row's own gradient.
+            return losses.sum(), (losses, logits)
+
+        (_, scored), gradients = jax.value_and_grad(total, has_aux=True)(images)
+        return scored, gradients
+
+    return by_blocks(block, (images, example))
 
 
 @dataclass(frozen=True, kw_only=True)
