@@ -5,10 +5,26 @@ from pathlib import Path
 import click
 
 from jaxrobust import _cli_common as common
+from jaxrobust import _cli_faces
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT")
+@click.argument("runs", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT...", nargs=-1, required=True)
+@click.option(
+    "--task",
+    type=click.Choice(["classification", "verification"]),
+    help="Default: verification for a run on faces. Several runs, of different folds of the same people, are "
+    "verified together.",
+)
+@click.option(
+    "--pairs",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Verification: a list of LFW's format for --dataset folder:PATH; default PATH/pairs.txt.",
+)
+@click.option(
+    "--minimum-eps", is_flag=True, help="Verification: also the least radius per pair, by bisection of PGD."
+)
 @click.option(
     "--attacks",
     metavar="NAMES",
@@ -21,7 +37,11 @@ from jaxrobust import _cli_common as common
     help="Another set with images of the same shape, resized as the run's were; default the run's own.",
 )
 @common.image_options
-@click.option("--num", type=int, help="The first N test images; default all.")
+@click.option(
+    "--num",
+    type=int,
+    help="The first N test images; default all. Verification: attack N genuine and as many impostor pairs.",
+)
 @common.data_dir_option
 @click.option(
     "--eps",
@@ -80,7 +100,7 @@ from jaxrobust import _cli_common as common
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Default: RUN/evaluation, or with DIR that.",
+    help="Folder of the report; default RUN/evaluation, of a verification RUN/verification.",
 )
 @click.option(
     "--which",
@@ -90,14 +110,16 @@ from jaxrobust import _cli_common as common
     help="Checkpoint of RUN.",
 )
 def evaluate(
-    run, attacks, dataset, size, channels, num, data_dir, eps, eps_l2, eps_l0, max_angle, max_shift, steps,
-    restarts, batch_size, devices, distributed, precision, seed, robust_risk, allow_batch_dependent,
-    save_adversarial, adversarial, transfer_from, certify, certify_draws, no_curves, report, which,
+    runs, task, pairs, minimum_eps, attacks, dataset, size, channels, num, data_dir, eps, eps_l2, eps_l0,
+    max_angle, max_shift, steps, restarts, batch_size, devices, distributed, precision, seed, robust_risk,
+    allow_batch_dependent, save_adversarial, adversarial, transfer_from, certify, certify_draws, no_curves,
+    report, which,
 ):  # fmt: skip
     """Measure a run, or one checkpoint of it, under attack.
 
     Prints accuracy with 95% Wilson intervals and what the trust checks say; writes rows.jsonl, report.html
-    and report.png.
+    and report.png. Of a run on faces: EER, TAR at FAR, dodging and impersonation with intervals over people;
+    writes verification.json, verification.md and roc.png.
 
     \b
     Examples:
@@ -112,8 +134,10 @@ def evaluate(
       jaxrobust evaluate runs/mine --dataset npz:other.npz --report out/
       jaxrobust evaluate runs/mine --dataset folder:photos --size 8 --channels 1
       jaxrobust evaluate runs/mine --distributed      # the same line on every host, which must see the run
+      jaxrobust evaluate runs/face_orl_gated-seed0 --task verification --minimum-eps
+      jaxrobust evaluate runs/face_orl_gated-seed0 --dataset folder:lfw --pairs lfw/pairs.txt
     """
-    if distributed:
+    if distributed and task != "verification":
         from jaxrobust.training import initialise_distributed
 
         initialise_distributed()
@@ -123,7 +147,8 @@ def evaluate(
 
     is_main = jax.process_index() == 0
     say = common.say if is_main else (lambda text: None)
-    loaded = experiments.load_run(run, which=which)
+    every = [experiments.load_run(run, which=which) for run in runs]
+    loaded = every[0]
     changes = {
         "eps": eps,
         "eps_l2": eps_l2,
@@ -134,6 +159,42 @@ def evaluate(
         "restarts": restarts,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
+    transfer = [experiments.load_run(other) for other in transfer_from]
+    verified = isinstance(loaded.experiment.data, experiments.FaceData)
+    task = task or ("verification" if verified else "classification")
+    if task == "verification":
+        _refuse_in_verification(
+            {
+                "--robust-risk": robust_risk or None,
+                "--save-adversarial": save_adversarial,
+                "--adversarial": adversarial,
+                "--certify": certify,
+                "--size": size,
+                "--channels": channels,
+                "--distributed": distributed or None,
+                "--devices": devices,
+                "--precision": None if precision == "float32" else precision,
+                "--allow-batch-dependent": allow_batch_dependent or None,
+                "--no-curves": no_curves or None,
+            }
+        )
+        _cli_faces.verification(
+            every,
+            attacks=attacks,
+            dataset=dataset,
+            pairs=pairs,
+            num=num,
+            data_dir=data_dir,
+            changes=changes,
+            minimum_eps=minimum_eps,
+            transfer_from=transfer,
+            batch_size=batch_size,
+            seed=seed,
+            report=report,
+        )
+        return
+    if len(every) > 1 or pairs is not None or minimum_eps:
+        raise ValueError("Several runs, --pairs and --minimum-eps are for verification, of faces.")
     folder = report or loaded.folder / "evaluation"
     if adversarial is not None:
         _refuse_beside_adversarial(
@@ -173,7 +234,7 @@ def evaluate(
             channels=channels,
             refuse_batch_dependent=not allow_batch_dependent,
             save_adversarial=save_adversarial,
-            transfer_from=[experiments.load_run(other) for other in transfer_from],
+            transfer_from=transfer,
             certify=certify,
             certify_draws=certify_draws,
             num_devices=devices,
@@ -194,6 +255,12 @@ def evaluate(
         facts={"checkpoint": f"step {loaded.step}", "training": experiments.summary(loaded.experiment)},
     )
     common.say(f"Report: {folder / 'report.html'}")
+
+
+def _refuse_in_verification(options: dict) -> None:
+    given = ", ".join(name for name, value in options.items() if value is not None)
+    if given:
+        raise ValueError(f"Verification takes no {given}; leave it out.")
 
 
 def _refuse_beside_adversarial(options: dict) -> None:

@@ -137,6 +137,7 @@ CASES: dict[str, Case] = {
         norm="l0_pixels",
         settings={"theta": 1.0, "upsilon": 0.145},
         num_images=64,
+        fewer={"torchattacks": 4, "art": 8},
         rounds=3,
         bar=5.0,
         note="Targeted at each other class in turn; a success is any image within the share upsilon.",

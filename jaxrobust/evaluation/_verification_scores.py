@@ -100,6 +100,18 @@ def people_of(identities: Identities, pairs: Pairs, fold: int) -> np.ndarray:
     return np.unique(identities.identity[np.concatenate([pairs.first[own], pairs.second[own]])])
 
 
+def shared_people(identities: Identities, pairs: Pairs, validation: Pairs) -> list[str]:
+    """A sentence where thresholds come from people who are tested too; [] where they do not."""
+    folds, own = folds_of(pairs), folds_of(validation)
+    shared = 0
+    for fold in folds:
+        others = people_of(identities, validation, fold if own == folds else own[0])
+        shared += len(np.intersect1d(people_of(identities, pairs, fold), others))
+    if not shared:
+        return []
+    return [f"{shared} people are in the validation and the test pairs of a fold: its FAR flatters."]
+
+
 def score(
     models: Models,
     identities: Identities,

@@ -179,7 +179,10 @@ def verify_attacked(
         verdicts=_pair_trust.check_pairs(case, judged, attacks, rows_found, broken, right)
         if trust_checks
         else (),
-        warnings=_warnings(chosen.genuine, accepted, known),
+        warnings=(
+            *_verification_scores.shared_people(identities, pairs, validation),
+            *_warnings(chosen.genuine, accepted, known),
+        ),
         flags={
             "row": rows,
             "genuine": chosen.genuine,

@@ -255,14 +255,7 @@ def _validation_warnings(
     identities: Identities, pairs: Pairs, validation: Pairs, thresholds: dict[int, Threshold]
 ) -> list[str]:
     """Thresholds from people who are tested too, and slopes that mean nothing."""
-    said, same = [], set(_verification_scores.folds_of(validation)) == set(thresholds)
-    shared = 0
-    for fold in thresholds:
-        other = fold if same else _verification_scores.folds_of(validation)[0]
-        tested = _verification_scores.people_of(identities, pairs, fold)
-        shared += len(np.intersect1d(tested, _verification_scores.people_of(identities, validation, other)))
-    if shared:
-        said.append(f"{shared} people are in the validation and the test pairs of a fold: its FAR flatters.")
+    said = _verification_scores.shared_people(identities, pairs, validation)
     flat = [str(fold) for fold, threshold in thresholds.items() if threshold.platt.a == 0]
     if flat:
         said.append(f"Similarities tell nothing on the validation pairs of fold {', '.join(flat)}: a = 0.")

@@ -3,11 +3,14 @@
 import functools
 from collections.abc import Callable
 
-from jaxrobust.experiments import digits_demo, srt_mnist, tables
+from jaxrobust.experiments import digits_demo, face_table, srt_mnist, tables
 from jaxrobust.experiments.codec import dumps, from_json, loads, to_json
 from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment, standard_teacher
 from jaxrobust.experiments.export import Export, export_run, load_export
+from jaxrobust.experiments.face_data import FaceData
+from jaxrobust.experiments.face_report import write_face_report
 from jaxrobust.experiments.judge import evaluate_run, evaluate_stored
+from jaxrobust.experiments.judge_faces import FaceReport, embed_fn, evaluate_faces
 from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.predict import Prediction, predict
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
@@ -17,6 +20,7 @@ from jaxrobust.experiments.run_seeds import train_seeds
 REPRODUCTIONS: dict[str, Callable[..., None]] = {
     "digits_demo": digits_demo.reproduce,
     "srt_mnist": srt_mnist.reproduce,
+    "face-arms": face_table.reproduce,
     **{name: functools.partial(tables.reproduce, name) for name in tables.SPECS},
 }
 
@@ -28,10 +32,14 @@ __all__ = [
     "DataConfig",
     "Experiment",
     "Export",
+    "FaceData",
+    "FaceReport",
     "Prediction",
     "Run",
     "apply_overrides",
     "dumps",
+    "embed_fn",
+    "evaluate_faces",
     "evaluate_run",
     "evaluate_stored",
     "export_run",
@@ -47,4 +55,5 @@ __all__ = [
     "to_json",
     "train",
     "train_seeds",
+    "write_face_report",
 ]

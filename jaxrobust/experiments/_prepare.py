@@ -14,6 +14,7 @@ from jaxrobust.data.stream import MAX_DEVICE_BYTES
 from jaxrobust.experiments import codec
 from jaxrobust.experiments._validation import validate_fn
 from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.face_data import Faces
 from jaxrobust.training import Runtime
 from jaxrobust.training.runtime import agree
 from jaxrobust.types import Model, PyTree
@@ -70,6 +71,11 @@ def check(
     model = models.build(experiment.model, dataset.image_shape)
     model = models.with_precision(model, runtime.precision)
     _check_classes(experiment.model, dataset)
+    if isinstance(dataset, Faces) and dataset.config != experiment.data:
+        raise ValueError(
+            f"These people were divided by {dataset.config}, the run asks for {experiment.data}: people that "
+            "it tests would be trained on. Load the run's own."
+        )
     parts = experiment.data.split(cast(Any, dataset))  # `load` of the same gave it
     sizes = experiment.batch_sizes(
         len(parts.labelled.labels), len(parts.unlabelled), num_devices, runtime.micro_batches

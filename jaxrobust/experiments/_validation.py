@@ -1,6 +1,5 @@
 """What a run is measured by while it trains: classes of validation images, or pairs of validation people."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -9,11 +8,11 @@ import numpy as np
 
 from jaxrobust import data, evaluation, training
 from jaxrobust.attacks.frontend import attack_pairs
+from jaxrobust.experiments.embedding import embedding_fn
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.face_data import FaceData, Faces
-from jaxrobust.numerics.compile import jit
 from jaxrobust.training import Runtime, TrainState
-from jaxrobust.types import Array, Model, PyTree
+from jaxrobust.types import Array, Model
 
 # Rows of a validation's compiled call; a larger batch gains nothing on CPU and costs memory on small devices.
 _VALIDATION_BATCH = 250
@@ -74,13 +73,10 @@ def _verification(experiment: Experiment, model: Model, faces: Faces, runtime: R
     chosen = _as_many_of_both(pairs.genuine)
     attack = experiment.validation_attack
 
-    @jit
-    def embed(params: PyTree, stats: PyTree, rows: Array) -> Array:
-        return embedding(model, params, stats, rows)
-
     def validate(state: TrainState) -> dict[str, float]:
         params, stats = training.eval_weights(state)
-        units = _in_batches(functools.partial(embed, params, stats), images)
+        embed_fn = embedding_fn(model, params, stats)
+        units = _in_batches(embed_fn, images)
         units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
         curve = evaluation.roc((units[first] * units[second]).sum(axis=1), pairs.genuine)
         found = evaluation.eer(curve)
@@ -95,7 +91,7 @@ def _verification(experiment: Experiment, model: Model, faces: Faces, runtime: R
         same = pairs.genuine[chosen]
         result = attack_pairs(
             attack,
-            jax.tree_util.Partial(functools.partial(embedding, model), params, stats),
+            embed_fn,
             images[first[chosen]],
             units[second[chosen]],
             same,
@@ -107,13 +103,6 @@ def _verification(experiment: Experiment, model: Model, faces: Faces, runtime: R
         return {**scores, "robust_accuracy": evaluation.decision_rates(accepted, same).balanced_accuracy}
 
     return validate
-
-
-def embedding(model: Model, params: PyTree, stats: PyTree, images: Array) -> Array:
-    """`images [b, h, w, c] -> [b, d]`, in eval mode."""
-    found = model.apply(params, stats, images, train=False)[0].embedding
-    assert found is not None
-    return found
 
 
 def _in_batches(embed_fn: Callable[[Array], Array], images: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from jaxrobust import _validate
 from jaxrobust.data import SELECTIONS, Augment, BatchSizes, Dataset, Split, compose_batch, load, split
 from jaxrobust.evaluation import ThreatModel, suite
 from jaxrobust.experiments.face_data import FaceData
-from jaxrobust.objectives import Standard
+from jaxrobust.objectives import Measure, Standard
 from jaxrobust.training import OptimizerConfig
 from jaxrobust.types import LATER, Attack, Objective
 
@@ -158,6 +158,7 @@ class Experiment:
     def __post_init__(self) -> None:
         self._check_kinds()
         self._check_teacher()
+        self._check_gate()
         if self.labelled_per_step is not None:
             _validate.at_least("labelled_per_step", self.labelled_per_step, 1)
         _validate.at_least("num_steps", self.num_steps, 1)
@@ -189,6 +190,17 @@ class Experiment:
             if stray or isinstance(value, type) or not isinstance(value, kind):
                 what = {"Module": "flax module"}.get(kind.__name__, kind.__name__)
                 raise ValueError(f"Expected {name} to be of the kind {what}, got {value!r}.")
+
+    def _check_gate(self) -> None:
+        """A gate that looks at validations has some."""
+        gate = getattr(self.objective, "gate", None)
+        if gate is None or gate.measure is not Measure.VAL_TAR:
+            return
+        if not isinstance(self.data, FaceData) or not self.validate_every:
+            raise ValueError(
+                "A gate of measure=val_tar reads the TAR of validations: set validate_every and train on "
+                f"people (FaceData), got validate_every={self.validate_every} on {self.data.dataset}."
+            )
 
     def _check_teacher(self) -> None:
         """There is a teacher where one is needed and nowhere else, and it sees no more than this run."""
@@ -245,7 +257,12 @@ class Experiment:
         return mixed
 
     def seeded(self, seed: int) -> "Experiment":
-        """This experiment with another seed for the run, for the split, *and* for the teacher's run."""
+        """This experiment with another seed for the run, for the split, *and* for the teacher's run.
+
+        People stay in their folds, so that seeds are asked about the same people.
+        """
+        if isinstance(self.data, FaceData):
+            return dataclasses.replace(self, seed=seed)
         teacher = None if self.teacher is None else self.teacher.seeded(seed)
         data = dataclasses.replace(self.data, seed=seed)
         return dataclasses.replace(self, seed=seed, data=data, teacher=teacher)

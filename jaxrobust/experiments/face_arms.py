@@ -35,7 +35,8 @@ def face_orl() -> dict[str, Experiment]:
         threat=ThreatModel(eps=8 / 255),
         attacks=ATTACKS,
         note="CN116665282A with settings of this library's own: ORL at 56x46, four folds of people, eps "
-        "8/255, 5 steps of a third of eps.",
+        "8/255, 5 steps of a third of eps. `srt` sees the same people, all with labels: "
+        "data.num_unlabelled=8 takes those of eight away.",
     )
     return arms(base, PGD(neighbourhood=LInf(eps=8 / 255), steps=5, step_size=1 / 3, keep_worst=False))
 

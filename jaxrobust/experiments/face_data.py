@@ -15,12 +15,14 @@ class Faces(data.Dataset):
     """A fold as classes: `train` holds the people of the training part, `test` those of the test part.
 
     Attributes:
+        config: by which they were divided.
         identities: everyone.
         folds: all folds.
         part: this run's fold; `part.train` in the order of the classes.
         unlabelled: people of the training part whose images come without labels, and are no class.
     """
 
+    config: "FaceData"
     identities: Identities
     folds: tuple[IdentityFold, ...]
     part: IdentityFold
@@ -101,6 +103,7 @@ class FaceData:
             test=people.as_classes(part.test),
             class_names=tuple(people.names[i] for i in labelled),
             fingerprint=people.fingerprint,
+            config=self,
             identities=people,
             folds=folds,
             part=part._replace(train=labelled),

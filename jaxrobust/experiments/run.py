@@ -22,7 +22,8 @@ from jaxrobust.experiments._files import read_rows, write_text
 from jaxrobust.experiments._prepare import Prepared, check, opening, prepare, validate_every
 from jaxrobust.experiments.experiment import DataConfig, Experiment
 from jaxrobust.experiments.face_data import FaceData
-from jaxrobust.training import Runtime
+from jaxrobust.objectives import FaceGated, gate_report
+from jaxrobust.training import Runtime, TrainState
 from jaxrobust.types import Model, PyTree
 
 CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
@@ -147,7 +148,7 @@ def train(
     if runtime.is_main:
         write_json(folder / CONFIG_FILE, run.config)
     began = time.monotonic()
-    training.fit(
+    state = training.fit(
         **run.member._asdict(),
         model=run.model,
         objective=experiment.objective,
@@ -160,7 +161,8 @@ def train(
     )
     if not runtime.is_main:
         return None
-    write_result(run, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    write_result(run, seconds, **ending(run, state, log_fn))
     return load_run(folder)
 
 
@@ -180,6 +182,19 @@ def write_result(run: Prepared, seconds: float, **more: Any) -> None:
     steps = {"steps": run.experiment.num_steps, "seconds": round(seconds, 2), "resumed_at": run.start}
     made = {"versions": evaluation.versions(), "hardware": evaluation.hardware()}
     write_json(run.folder / RESULT_FILE, {**steps, **made, **more})
+
+
+def ending(run: Prepared, state: TrainState, log_fn: Callable[[str], None]) -> dict[str, Any]:
+    """What the objective's gate did, where there is one, for the result; its warnings are said."""
+    objective = run.experiment.objective
+    if not isinstance(objective, FaceGated):
+        return {}
+    rows = read_rows(run.folder / "metrics.jsonl")
+    last = next((row["impostor_cosine"] for row in reversed(rows) if "impostor_cosine" in row), None)
+    report = gate_report(objective, state.obj_state, num_classes=run.model.num_classes, impostor_cosine=last)
+    for warning in report.warnings:
+        log_fn(f"Warning: {warning}")
+    return {"gate": report._asdict()}
 
 
 def write_missing_result(run: Prepared) -> None:
@@ -218,6 +233,13 @@ def load_run(path: str | os.PathLike, *, which: str = "best") -> Run:
         validation=_validation_at(folder, weights.step),
         fingerprint=str(config.get("fingerprint", "")),
     )
+
+
+def started_from(run: Run) -> str | None:
+    """The name of the weights that a run was started from, None for new ones."""
+    config = json.loads((run.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    found = config.get("init_from")
+    return None if found is None else str(found["name"])
 
 
 def is_finished(run_dir: str | os.PathLike, experiment: Experiment) -> bool:

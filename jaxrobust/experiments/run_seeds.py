@@ -16,6 +16,7 @@ from jaxrobust.experiments.run import (
     Run,
     check_teacher_dir,
     devices_in_words,
+    ending,
     load_data,
     load_run,
     write_json,
@@ -117,7 +118,7 @@ def train_seeds(
             log_fn(opening(run, _where(len(runs), used, runtime.device_count)))
             write_json(run.folder / CONFIG_FILE, run.config)
         began = time.monotonic()
-        training.fit_seeds(
+        states = training.fit_seeds(
             [run.member for run in runs],
             model=runs[0].model,
             objective=experiment.objective,
@@ -129,9 +130,11 @@ def train_seeds(
             progress=progress,
         )
         seconds = time.monotonic() - began
-        for run in runs:
+        together = [run.experiment.seed for run in runs]
+        for run, state in zip(runs, states):
             # Its share of the time, so that sums over runs are right.
-            write_result(run, seconds / len(runs), together=[other.experiment.seed for other in runs])
+            more = ending(run, state, log_fn)
+            write_result(run, seconds / len(runs), together=together, **more)
     return [load_run(folder) for folder in folders]
 
 

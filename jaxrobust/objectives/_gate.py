@@ -29,7 +29,7 @@ class GateState(NamedTuple):
         measure: float32; the last value that was compared, 0 before any.
         steps: int32; steps made.
         steps_open: int32; how many of them were made with the gate open.
-        first_open: int32; the number of the first of those, -1 while there is none.
+        first_open: int32; the number of the first of those, from 0, -1 while there is none.
         flaps: int32; how often the gate changed, the first opening included.
     """
 

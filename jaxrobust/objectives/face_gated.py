@@ -29,7 +29,8 @@ class FaceGated:
     - **Adversary.** By a coin of the row's key, x_a either impersonates (max cos(f(x_a), f(x_t))) or dodges
       (min cos(f(x_a), f(x))): half and half in expectation, not in each batch, so that it does not depend on
       the number of devices. Both are one untargeted attack on the frozen net's pair logits.
-    - **Target.** An image of another person in the *global* batch, drawn by the row's key; or, with
+    - **Target.** An image of another person in the *global* batch (with micro-batches: in its own one, over
+      all devices), drawn by the row's key; or, with
       `built_attack`, the patent's: made from x by a targeted attack towards a class drawn among the others.
       (That attack's own result is taken, where the patent stops as soon as the model gives the class.) A row
       without a target, in a batch of one person or where that attack fails, dodges and has no R: R is the

@@ -1,0 +1,36 @@
+"""A run's embeddings as a function, equal for equal models, so that all runs of a net share its programs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxrobust.numerics.compile import jit
+from jaxrobust.types import Array, Model, PyTree
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """`(params, stats, images [b, h, w, c]) -> embeddings [b, d]` of a model, in eval mode, compiled."""
+
+    model: Model
+
+    def __call__(self, params: PyTree, stats: PyTree, images: Array) -> Array:
+        """Float32 embeddings."""
+        return _embed(self.model, params, stats, images)
+
+
+def embedding_fn(model: Model, params: PyTree, stats: PyTree) -> Any:
+    """`images [b, h, w, c] -> embeddings [b, d]`, a pytree of its weights."""
+    # Not a `functools.partial` inside: two of those are never equal, and each would compile its own programs.
+    return jax.tree_util.Partial(Embedding(model), params, stats)
+
+
+def _model_embedding(model: Model, params: PyTree, stats: PyTree, images: Array) -> Array:
+    found = model.apply(params, stats, images, train=False)[0].embedding
+    if found is None:
+        raise ValueError("The model gives no embedding (Outputs.embedding), and verifies nobody.")
+    return found
+
+
+_embed = jit(_model_embedding, static_argnums=0)
