@@ -27,16 +27,16 @@ def check_map(method: Any) -> None:
         ) from None
 
 
-def row_keys(method: Any, key: Any, num: int) -> Array:
-    """`fold_in(key, i)` for every row; maps that draw nothing may do without a key."""
+def as_key(method: Any, key: Any) -> Array | None:
+    """The key, or a ValueError; None for maps that draw nothing, which may do without."""
     if key is None:
         if getattr(method, "random", False):
             raise ValueError(f"{type(method).__name__} draws at random: give key=jax.random.key(seed).")
-        key = jax.random.key(0)
+        return None
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not typed or key.shape:
         raise ValueError(f"Expected key to be one typed key, got {key!r}. Use jax.random.key(seed).")
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num))
+    return key
 
 
 def as_example(x: Any, targets: Any, references: Any) -> Example:
@@ -60,23 +60,23 @@ def as_example(x: Any, targets: Any, references: Any) -> Example:
             )
         if not np.isfinite(references).all():
             raise ValueError("Expected finite references, got NaN or infinity. Repair the model.")
-        references = jnp.asarray(references, jnp.float32)
-    return Example(images, jnp.asarray(targets, jnp.int32), reference=references)
+        references = references.astype(np.float32)
+    return Example(images, targets.astype(np.int32), reference=references)
 
 
-def as_baseline(baseline: Any, example: Example) -> Array:
+def as_baseline(baseline: Any, example: Example) -> Any:
     """The baseline as float32, of one of the shapes of `SaliencyMap`, in [0, 1]; or a ValueError."""
     check_baseline(np.shape(baseline), example.image.shape)
     return _images("baseline", baseline if np.ndim(baseline) else np.float32(baseline), None)
 
 
-def as_maps(maps: Any, example: Example) -> Array:
+def as_maps(maps: Any, example: Example) -> Any:
     """Maps `[b, h, w]` for these images, finite; or a ValueError."""
     shape = example.image.shape[:3]
     if np.shape(maps) != shape:
         raise ValueError(f"Expected maps {list(shape)}, one per image, got shape {list(np.shape(maps))}.")
     check_finite(maps, "maps")
-    return jnp.asarray(maps, jnp.float32)
+    return np.asarray(maps, np.float32)
 
 
 def check_finite(values: Any, what: str) -> None:
@@ -96,8 +96,8 @@ def check_rows(rows: int | None) -> None:
         _validate.at_least("rows", rows, 1, "None takes all images at once.")
 
 
-def _images(name: str, x: Any, rank: int | None) -> Array:
-    """Float32 in [0, 1], without NaN; or a ValueError."""
+def _images(name: str, x: Any, rank: int | None) -> Any:
+    """Float32 in [0, 1], without NaN, on the host or the device as it came; or a ValueError."""
     x = x if isinstance(x, jax.Array) else np.asarray(x)
     if rank is not None and x.ndim != rank:
         hint = "Add an axis for the batch: x[None]." if x.ndim == 3 else "Images are [b, h, w, c]."
@@ -106,7 +106,8 @@ def _images(name: str, x: Any, rank: int | None) -> Array:
         raise ValueError(f"Expected at least one image and pixel, got {name} of shape {list(x.shape)}.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"Expected {name} of a float dtype, got {x.dtype}. Convert 8-bit images by / 255.")
-    low, high, nans = jax.device_get((x.min(), x.max(), jnp.isnan(x).sum()))
+    numpy: Any = jnp if isinstance(x, jax.Array) else np
+    low, high, nans = jax.device_get((x.min(), x.max(), numpy.isnan(x).sum()))
     if nans:
         raise ValueError(f"Expected {name} without NaN, got {int(nans)} NaN pixels. Remove those images.")
     if low < -_TOLERANCE or high > 1 + _TOLERANCE:
@@ -114,4 +115,4 @@ def _images(name: str, x: Any, rank: int | None) -> Array:
             f"Expected {name} in [0, 1], got values from {float(low):g} to {float(high):g}. Give pixels, "
             "with the normalisation inside the model; / 255 for 8-bit pixels."
         )
-    return jnp.clip(jnp.asarray(x, jnp.float32), 0.0, 1.0)
+    return numpy.clip(x.astype(np.float32), 0.0, 1.0)

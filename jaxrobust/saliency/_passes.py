@@ -18,7 +18,7 @@ from jaxrobust.types import Array, Example, PyTree
 T = TypeVar("T", bound=PyTree)
 
 # On CPU the activations of a pass should stay in the cache.
-_CPU_CHUNK, _ACCELERATOR_CHUNK = 64, 1024
+_CPU_CHUNK, _ACCELERATOR_CHUNK = 32, 1024
 
 
 class Sizes(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import _validate
 from jaxrobust.numerics import compile as compiler
@@ -13,11 +14,11 @@ from jaxrobust.saliency._callables import Structure, merge, split
 from jaxrobust.saliency._inputs import (
     as_baseline,
     as_example,
+    as_key,
     as_maps,
     check_finite,
     check_map,
     check_rows,
-    row_keys,
 )
 from jaxrobust.saliency._types import SaliencyMap, TargetFn
 from jaxrobust.saliency.insertion import Deletion, Insertion
@@ -76,8 +77,8 @@ def saliency_maps(
     """
     check_map(method)
     example, level = _checked(x, targets, references, baseline, chunk, rows)
-    keys = row_keys(method, key, example.image.shape[0])
-    maps = _in_pieces(_map, method, target_fn, chunk, (keys, example), level, rows)
+    numbered = (np.arange(example.image.shape[0]), example)
+    maps = _in_pieces(_map, method, target_fn, chunk, numbered, level, rows, as_key(method, key))
     check_finite(maps, "maps")
     return maps
 
@@ -135,7 +136,7 @@ def perturbation_curves(
 
 def _checked(
     x: Any, targets: Any, references: Any, baseline: Any, chunk: int | None, rows: int | None
-) -> tuple[Example, Array]:
+) -> tuple[Example, Any]:
     check_rows(rows)
     if chunk is not None:
         _validate.at_least("chunk", chunk, 1, "It is a number of images; None takes what suits the device.")
@@ -143,17 +144,26 @@ def _checked(
     return example, as_baseline(baseline, example)
 
 
-def _map(method: Any, target_fn: TargetFn, chunk: int | None, rows: PyTree, baseline: Array) -> Array:
-    keys, example = rows
+def _map(
+    method: Any, target_fn: TargetFn, chunk: int | None, rows: PyTree, baseline: Array, key: Array | None
+) -> Array:
+    numbers, example = rows
+    # Maps that draw nothing do not read their keys.
+    key = jax.random.key(0) if key is None else key
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
     return method(keys, target_fn, example, baseline=baseline, chunk=chunk)
 
 
-def _error(config: None, target_fn: TargetFn, chunk: int | None, rows: PyTree, baseline: Array) -> Array:
+def _error(
+    config: None, target_fn: TargetFn, chunk: int | None, rows: PyTree, baseline: Array, key: None
+) -> Array:
     maps, example = rows
     return completeness_error(maps, target_fn, example, baseline=baseline, chunk=chunk)
 
 
-def _curve(curve: Any, target_fn: TargetFn, chunk: int | None, rows: PyTree, baseline: Array) -> Array:
+def _curve(
+    curve: Any, target_fn: TargetFn, chunk: int | None, rows: PyTree, baseline: Array, key: None
+) -> Array:
     maps, example = rows
     return curve(maps, target_fn, example, baseline=baseline, chunk=chunk)
 
@@ -167,10 +177,11 @@ def _run(
     rows: PyTree,
     row_baseline: Array | None,
     baseline: Array | None,
+    key: Array | None,
 ) -> Array:
-    """What is compiled: the target's arrays, rows and baseline are arguments; what comes before is static."""
+    """What is compiled: from the target's arrays on all are arguments; what comes before is static."""
     level = baseline if row_baseline is None else row_baseline
-    return fn(config, merge(structure, arrays), chunk, rows, level)
+    return fn(config, merge(structure, arrays), chunk, rows, level, key)
 
 
 @functools.cache
@@ -185,8 +196,9 @@ def _in_pieces(
     target_fn: TargetFn,
     chunk: int | None,
     rows: PyTree,
-    baseline: Array,
+    baseline: Any,
     size: int | None,
+    key: Array | None = None,
 ) -> Array:
     """All rows at once, or piece by piece, the last one filled up by the last row."""
     structure, arrays = split(target_fn)
@@ -194,11 +206,11 @@ def _in_pieces(
     by_row = (rows, baseline if baseline.ndim == 4 else None)
     shared = None if baseline.ndim == 4 else baseline
     if size is None:
-        return program(*by_row, shared)
+        return program(*by_row, shared, key)
     num = jax.tree.leaves(rows)[0].shape[0]
-    pieces = [program(*_rows(by_row, start, size), shared) for start in range(0, num, size)]
+    pieces = [program(*_rows(by_row, start, size), shared, key) for start in range(0, num, size)]
     return jnp.concatenate(pieces)[:num]
 
 
 def _rows(tree: PyTree, start: int, size: int) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[jnp.minimum(start + jnp.arange(size), leaf.shape[0] - 1)], tree)
+    return jax.tree.map(lambda leaf: leaf[np.minimum(start + np.arange(size), leaf.shape[0] - 1)], tree)
