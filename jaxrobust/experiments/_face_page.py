@@ -263,8 +263,8 @@ def draw_gates(arms: Sequence[str], seeds: Sequence[int], runs_dir: Path, path: 
     measure, share = figure.subplots(1, 2, sharex=True)
     for fold, rows in traces.items():
         steps = [row["step"] for row in rows]
-        measure.plot(steps, [row["gate_measure"] for row in rows], label=f"fold {fold}")
-        share.plot(steps, [row["gate_open"] for row in rows], label=f"fold {fold}")
+        measure.plot(steps, [row["gate_measure"] for row in rows], marker=".", label=f"fold {fold}")
+        share.plot(steps, [row["gate_open"] for row in rows], marker=".", label=f"fold {fold}")
     measure.set(xlabel="step", ylabel="measure of the gate", yscale="log")
     share.set(xlabel="step", ylabel="share of steps with the gate open", ylim=(-0.02, 1.02))
     share.legend()
