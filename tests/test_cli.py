@@ -303,7 +303,7 @@ def test_weights_of_another_run_are_a_start(finished, command, tmp_path):
         (["data", "info", "mnist", "--data-dir={tmp}"], "jaxrobust data prepare mnist"),
         (["data", "export", "digits", "{tmp}/digits.zip"], "ends in .npz"),
         (["data", "prepare", "digits"], "needs no preparing"),
-        (["reproduce", "table_99"], "Unknown reproduction 'table_99'. Known: digits_demo, figure6"),
+        (["reproduce", "table_99"], "Unknown reproduction 'table_99'. Known: digits_demo, face-arms"),
         (["reproduce", "srt_mnist", "--only=sound"], "Unknown part 'sound'. Known: pixels, spatial"),
         (["reproduce", "digits_demo", "--only=pixels"], "digits_demo takes no --only"),
     ],

@@ -33,7 +33,7 @@ def num_blocks(num: int) -> int:
     """Into how many equal parts `num` rows go, the nearest to `ROWS` each; 1 where none is near.
 
     >>> num_blocks(256), num_blocks(250), num_blocks(48), num_blocks(53)
-    (8, 10, 1, 1)
+    (8, 10, 2, 1)
     """
     fits = [parts for parts in range(1, num // _FEWEST + 1) if num % parts == 0 and num // parts <= 2 * ROWS]
     return min(fits, key=lambda parts: abs(num / parts - ROWS), default=1)

@@ -115,7 +115,7 @@ def test_the_step_that_all_go_on_from_is_said_and_recorded(experiment, folders, 
         config["experiment"] = codec.to_json(longer.seeded(seed))
         (run / "checkpoints" / "config.json").write_text(json.dumps(config))
     shutil.rmtree(runs[1] / "checkpoints" / "4")
-    monkeypatch.setattr(run_seeds.training, "fit_seeds", lambda members, **options: None)
+    monkeypatch.setattr(run_seeds.training, "fit_seeds", lambda members, **options: [None] * len(members))
     train_seeds(longer, SEEDS, runs, runtime=Runtime(num_devices=1), log_fn=said.append)
     assert all("resuming at step 3" in line for line in said) and len(said) == 2
     results = [json.loads((run / "result.json").read_text()) for run in runs]
