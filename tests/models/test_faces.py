@@ -258,7 +258,13 @@ def test_remat_changes_no_gradient(module):
         return jax.jit(jax.grad(loss))(params)
 
     plain, remat = gradients(model), gradients(with_remat(model))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain, remat)
+    # To rounding, which is that of the largest number in the sums.
+    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
+
+    def same(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-5 * largest)
+
+    jax.tree.map(same, plain, remat)
 
 
 @pytest.mark.slow
