@@ -1,6 +1,9 @@
 """A file imports from lower floors only, and members of a room do not know each other."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,16 @@ def test_imports_only_lower_floors(module, path):
 )
 def test_a_made_up_breach_is_found(module, source, allowed):
     assert bool(breaches(module, source)) is not allowed
+
+
+def test_importing_a_room_starts_no_backend():
+    """A backend that is there already is one that `jax.distributed.initialize` comes too late for."""
+    rooms = [name for name in FLOORS if name[0] != "_" and (PACKAGE / name / "__init__.py").is_file()]
+    assert "experiments" in rooms and "saliency" in rooms
+    imports = "; ".join(f"import jaxrobust.{room}" for room in rooms)
+    program = f"{imports}; from jax._src import xla_bridge as b; print(sorted(b._backends))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "[]"

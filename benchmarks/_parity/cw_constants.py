@@ -17,8 +17,6 @@ from benchmarks._parity import cases, export, store
 from jaxrobust.attacks import CarliniWagner
 from jaxrobust.neighbourhoods import L2
 
-CONSTANTS = (1e-2, 1e-1, 1.0, 1e1, 1e2)
-
 
 def main(argv: list[str] | None = None) -> int:
     """Prints how many images each constant finds, and the norms of the nearest of all."""
@@ -31,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     budget = cases.CASES["cw"].budget(cases.dataset_of(args.model))
 
     nearest = np.full(len(made.images), np.inf)
-    for const in CONSTANTS:
+    for const in cases.CASES["cw_constants"].settings["constants"]:
         attack = CarliniWagner(neighbourhood=L2(eps=1.0), **{**budget, "searches": 1, "initial_const": const})
         result = jaxrobust.attack(attack, logits_fn, made.images, made.labels, key=jax.random.key(cases.SEED))
         norms = np.where(result.found, _norms(np.asarray(result.image), made.images), np.inf)

@@ -155,6 +155,12 @@ def minimum_row(
     known: Mapping[str, Estimate],
     bisections: int | None,
 ) -> MinimumRow:
+    """The row of an attack's least changes `values [m]`, by kind of pair; `right`: decided rightly before.
+
+    `known`: the estimates by name; `bisections`: how often the radius was halved, None for a minimum-norm
+    attack, whose distances are its own.
+    """
+
     def distances(kind: str) -> Distances:
         own = values[kinds[kind] & right]
         return Distances(

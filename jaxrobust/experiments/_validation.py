@@ -26,7 +26,7 @@ def validate_fn(
 ) -> ValidateFn:
     """`accuracy`, and `robust_accuracy` under the experiment's validation attack, of a state's weights."""
     if isinstance(dataset, Faces):
-        return _verification(experiment, model, dataset, runtime)
+        return _verification(experiment, model, dataset)
     return _classification(experiment, model, parts, runtime)
 
 
@@ -58,7 +58,7 @@ def _classification(experiment: Experiment, model: Model, parts: data.Split, run
     return validate
 
 
-def _verification(experiment: Experiment, model: Model, faces: Faces, runtime: Runtime) -> ValidateFn:
+def _verification(experiment: Experiment, model: Model, faces: Faces) -> ValidateFn:
     """EER and TAR at a FAR of 1% on the validation people's pairs, whose accuracy is 1 - EER.
 
     Under attack: the decisions at the threshold of the EER, on all genuine and as many impostor pairs, the

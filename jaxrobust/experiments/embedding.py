@@ -1,5 +1,6 @@
 """A run's embeddings as a function, equal for equal models, so that all runs of a net share its programs."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ class Embedding:
 
     def __call__(self, params: PyTree, stats: PyTree, images: Array) -> Array:
         """Float32 embeddings."""
-        return _embed(self.model, params, stats, images)
+        return _compiled()(self.model, params, stats, images)
 
 
 def embedding_fn(model: Model, params: PyTree, stats: PyTree) -> Any:
@@ -33,4 +34,7 @@ def _model_embedding(model: Model, params: PyTree, stats: PyTree, images: Array)
     return found
 
 
-_embed = jit(_model_embedding, static_argnums=0)
+# Made at first use: reading the backend at import would come before jax.distributed.initialize.
+@functools.cache
+def _compiled() -> Any:
+    return jit(_model_embedding, static_argnums=0)

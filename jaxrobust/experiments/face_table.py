@@ -93,11 +93,18 @@ def reproduce(
     command += "" if only is None else f" --only {only}"
     command += "" if scale == "small" else f" --scale {scale}"
     command += "" if num == usual else f" --num {num}"
+    # Rows of other settings, which a later command may bring up to date, do not stand beside these.
+    current = {plan.key(arm, seed) for arm in (*ARMS, "srt") for seed in seeds}
+
+    def write() -> None:
+        rows = [row for row in read_rows(path) if row["key"] in current]
+        _face_page.write(rows, out_dir, runs_dir, command)
+
     for arm, seed in missing:
         row = _measured(plan, arm, seed, out_dir, data_dir=data_dir, log_fn=log_fn)
         replace_rows(path, [{**row, "key": plan.key(arm, seed)}], ("arm", "seed"))
-        _face_page.write(read_rows(path), out_dir, runs_dir, command)
-    _face_page.write(read_rows(path), out_dir, runs_dir, command)
+        write()
+    write()
     log_fn(f"Results: {out_dir / 'README.md'}")
 
 
