@@ -37,8 +37,9 @@ def face_orl() -> dict[str, Experiment]:
         threat=ThreatModel(eps=8 / 255),
         attacks=ATTACKS,
         note="CN116665282A with settings of this library's own: ORL at 56x46, four folds of people, eps "
-        "8/255, 5 steps of a third of eps; shifts and mirror images, which took the EER on fold 0's "
-        "validation people from 13% to 10%. `srt` sees the same people, all with labels: "
+        "8/255, 5 steps of a third of eps. Shifts and mirror images were chosen on folds 0 and 1 by "
+        "their validation people, who are tested in other folds; fold 2's would have chosen none. "
+        "`srt` sees the same people, all with labels: "
         "data.num_unlabelled=8 takes those of eight away.",
     )
     return arms(base, PGD(neighbourhood=LInf(eps=8 / 255), steps=5, step_size=1 / 3, keep_worst=False))
