@@ -6,6 +6,7 @@ A gradient function is called as
     example)
 
 like `jax.value_and_grad(..., has_aux=True)`; row i may depend on row i alone and draws from `keys[i]` alone.
+`loss_fn(logits, example.target)` is the loss; the target may be more than a class, see `Led`.
 The losses and logits rank the candidates; the gradients only propose the next one.
 
 An adaptive attack in a few lines. The defence rounds pixels to four levels, so its exact gradient is zero and
@@ -29,7 +30,7 @@ arXiv:1802.00420):
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -37,12 +38,35 @@ import jax.numpy as jnp
 from jaxrobust import _validate
 from jaxrobust.attacks._blocks import by_blocks
 from jaxrobust.attacks._rows import fold_rows
-from jaxrobust.types import Array, Example, LossFn, ScoreFn
+from jaxrobust.types import Array, Example, LossFn, PyTree, ScoreFn
 
 Scored: TypeAlias = tuple[tuple[Array, Array], Array]
 """((losses [b], logits [b, k]), gradients [b, h, w, c])."""
 
 GradientFn: TypeAlias = Callable[[Array, ScoreFn, LossFn, Array, Example], Scored]
+
+
+class Led(NamedTuple):
+    """A row's target with what else its loss needs, such as the class to lead to.
+
+    A loss must not close over arrays of the batch: rows are taken in blocks.
+    """
+
+    target: Array
+    by: Any
+
+
+def led(score_fn: ScoreFn, example: Example, by: PyTree) -> tuple[ScoreFn, Example]:
+    """The example for a loss whose target is `Led`, and the score function, which sees the plain target."""
+    return (
+        lambda images, ex: score_fn(images, _plain(ex)),
+        example._replace(target=cast(Array, Led(example.target, by))),
+    )
+
+
+def _plain(example: Example) -> Example:
+    target = example.target
+    return example._replace(target=target.target) if isinstance(target, Led) else example
 
 
 def exact_gradient(
@@ -55,7 +79,7 @@ def exact_gradient(
         images, example = rows
 
         def total(x: Array) -> tuple[Array, tuple[Array, Array]]:
-            logits = score_fn(x, example)
+            logits = score_fn(x, _plain(example))
             losses = loss_fn(logits, example.target)
             # Rows do not interact, hence the gradient of the sum has each row's own gradient.
             return losses.sum(), (losses, logits)

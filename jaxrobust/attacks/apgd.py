@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from jaxrobust import _validate
 from jaxrobust.attacks._checks import check_neighbourhood
 from jaxrobust.attacks._classes import likeliest_others
-from jaxrobust.attacks._gradients import GradientFn, exact_gradient
+from jaxrobust.attacks._gradients import GradientFn, exact_gradient, led
 from jaxrobust.attacks._lanes import rows_of, until_found
 from jaxrobust.attacks._rows import fold_rows, like_rows
 from jaxrobust.attacks._starts import StartFn, uniform_start
@@ -127,14 +127,12 @@ class APGD:
         num = self.restarts * (1 if others is None else others.shape[1])
         if num == 1:
             other = None if others is None else others[:, 0]
-            worst = self._climb(fold_rows(keys, 0), score_fn, self._ascent_fn(other), example)
+            worst = self._climb(fold_rows(keys, 0), score_fn, other, example)
             return to_result(self.neighbourhood, example, worst)
 
         def climb(rows: Array, climbs: Array) -> Worst:
             other = None if others is None else others[rows, climbs % others.shape[1]]
-            return self._climb(
-                fold_rows(keys[rows], climbs), score_fn, self._ascent_fn(other), rows_of(example, rows)
-            )
+            return self._climb(fold_rows(keys[rows], climbs), score_fn, other, rows_of(example, rows))
 
         blank = nothing(self.neighbourhood, example)
         worst = until_found(climb, blank, example, num=num, lanes=len(keys))
@@ -144,19 +142,20 @@ class APGD:
         """This attack with its radii multiplied by `factor`; steps are in radii and shrink along."""
         return replace(self, neighbourhood=self.neighbourhood.scaled(factor))
 
-    def _ascent_fn(self, other: Array | None) -> LossFn:
-        """What is ascended: `loss_fn`, or with an `other` class for each row the targeted DLR towards it."""
-        if other is None:
-            return ascended(self.loss_fn, self.targeted)
+    def _towards(self, logits: Array, target: Any) -> Array:
+        """The targeted DLR of rows that are led to a class each."""
+        own, other = class_of(target.target), target.by
+        return targeted_dlr(logits, *((other, own) if self.targeted else (own, other)))
 
-        def ascent_fn(logits: Array, target: Array) -> Array:
-            own = class_of(target)
-            return targeted_dlr(logits, *((other, own) if self.targeted else (own, other)))
+    def _climb(self, keys: Array, score_fn: ScoreFn, other: Array | None, example: Example) -> Worst:
+        """Alg. 1 from one start: the worst of the points x_0 ... x_N.
 
-        return ascent_fn
-
-    def _climb(self, keys: Array, score_fn: ScoreFn, ascent_fn: LossFn, example: Example) -> Worst:
-        """Alg. 1 from one start: the worst of the points x_0 ... x_N."""
+        It ascends `loss_fn`, or with an `other` class for each row the targeted DLR towards it.
+        """
+        ascent_fn, aimed = ascended(self.loss_fn, self.targeted), example
+        if other is not None:
+            ascent_fn = self._towards
+            score_fn, aimed = led(score_fn, example, other)
         due = jnp.asarray(_windows(self.steps))
         start_keys, step_keys = fold_rows(keys, 0), fold_rows(keys, 1)
         compared_fn = ascended(self.loss_fn, self.targeted)
@@ -164,7 +163,7 @@ class APGD:
         def evaluate(k: int | Array, theta: Theta, worst: Worst) -> tuple[Array, Theta, Worst]:
             images, pullback = jax.vjp(lambda t: jax.vmap(self.neighbourhood.apply)(example, t), theta)
             (losses, logits), gradients = self.gradient_fn(
-                fold_rows(step_keys, k), score_fn, ascent_fn, images, example
+                fold_rows(step_keys, k), score_fn, ascent_fn, images, aimed
             )
             # A NaN or infinite entry moves nothing, lest the row be lost for all later steps.
             gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), pullback(gradients)[0])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxrobust import _validate
 from jaxrobust.attacks._checks import check_ball
 from jaxrobust.attacks._classes import likeliest_others
-from jaxrobust.attacks._gradients import GradientFn, exact_gradient
+from jaxrobust.attacks._gradients import GradientFn, exact_gradient, led
 from jaxrobust.attacks._nearest import (
     SURE_MARGIN,
     Nearest,
@@ -208,10 +208,8 @@ class FAB:
             return logits, exact
 
         def surrogate(upper: Array, lower: Array) -> Array:
-            def loss_fn(logits: Array, target: Array) -> Array:
-                return _entry(logits, upper) - _entry(logits, lower)
-
-            return self.gradient_fn(keys, score_fn, loss_fn, images, example)[1]
+            plain_fn, aimed = led(score_fn, example, (upper, lower))
+            return self.gradient_fn(keys, plain_fn, _difference, images, aimed)[1]
 
         (_, logits), _ = self.gradient_fn(keys, score_fn, margin, images, example)
         return logits, surrogate
@@ -291,6 +289,12 @@ class FAB:
 
         ends = jnp.zeros_like(nearest.length), jnp.ones_like(nearest.length)
         return jax.lax.fori_loop(0, _SEARCH_STEPS, halve, (*like_rows(ends, example), nearest))[2]
+
+
+def _difference(logits: Array, target: Any) -> Array:
+    """Of two logits of each row."""
+    upper, lower = target.by
+    return _entry(logits, upper) - _entry(logits, lower)
 
 
 def _entry(logits: Array, index: Array) -> Array:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrobust.attacks import PGD, exact_gradient
+from jaxrobust.attacks import APGD, FAB, PGD, bpda, eot, exact_gradient
 from jaxrobust.attacks._blocks import by_blocks, num_blocks
-from jaxrobust.neighbourhoods import LInf
+from jaxrobust.neighbourhoods import L2, LInf
 from jaxrobust.numerics.losses import cross_entropy
 from jaxrobust.types import Example
 
@@ -52,6 +52,25 @@ def test_the_gradient_of_a_large_batch_is_that_of_its_rows():
     np.testing.assert_allclose(losses, whole[0], rtol=1e-5)
     np.testing.assert_allclose(gradients, whole[1], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(logits, score_fn(IMAGES, None), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        APGD(neighbourhood=LInf(eps=0.1), steps=3, num_targets=2, gradient_fn=bpda(score_fn)),
+        FAB(neighbourhood=L2(eps=1.0), steps=2, gradient_fn=bpda(score_fn)),
+        FAB(neighbourhood=L2(eps=1.0), steps=2, gradient_fn=eot(2, lambda key, image: image)),
+    ],
+    ids=["apgd-targets", "fab-bpda", "fab-eot"],
+)
+def test_a_loss_with_a_class_for_each_row_is_divided_with_the_rows(attack):
+    example = Example(IMAGES, jnp.argmax(score_fn(IMAGES, None), axis=-1))
+    large = jax.jit(lambda keys, ex: attack(keys, score_fn, ex))(KEYS, example)
+    part = jax.tree.map(lambda leaf: leaf[40:55], (KEYS, example))
+    small = jax.jit(lambda keys, ex: attack(keys, score_fn, ex))(*part)
+    np.testing.assert_allclose(large.image[40:55], small.image, atol=1e-4)
+    np.testing.assert_array_equal(large.found[40:55], small.found)
+    assert large.found.any()
 
 
 def test_a_batch_that_is_divided_over_devices_stays_divided():

@@ -185,6 +185,39 @@ def test_a_batch_of_1_gives_what_the_row_gives_in_a_batch(row):
         assert_same(alone, take(result_of(row), one))
 
 
+def many(row, times=16):
+    """The row's case several times over: more rows than an attack takes in one block."""
+    _, keys, example = case_of(row.channels)
+    return jnp.tile(keys, times), jax.tree.map(
+        lambda leaf: jnp.tile(leaf, (times,) + (1,) * (leaf.ndim - 1)), example
+    )
+
+
+@ROWS
+def test_a_large_batch_is_traced_as_a_small_one_is(row):
+    keys, example = many(row)
+    found = jax.eval_shape(partial(run, row.attack), case_of(row.channels).params, keys, example)
+    assert found.image.shape == example.image.shape
+
+
+LARGE = [
+    pytest.param(
+        row, id=f"{row.name}-{row.label}", marks=[] if row.label == "targets" else [pytest.mark.slow]
+    )
+    for row in ATTACK_ROWS
+]
+
+
+@pytest.mark.parametrize("row", LARGE)
+def test_a_large_batch_gives_what_its_rows_give(row):
+    keys, example = many(row)
+    found = compiled(row.attack)(case_of(row.channels).params, keys, example)
+    small = result_of(row)
+    assert_same(
+        found, jax.tree.map(lambda leaf: jnp.tile(leaf, (16,) + (1,) * (leaf.ndim - 1)), small), atol=1e-4
+    )
+
+
 @ROWS
 def test_rows_do_not_see_each_other(row):
     """Other neighbours in the batch, or another order, change nothing."""
