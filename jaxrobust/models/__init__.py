@@ -3,6 +3,7 @@
 from jaxrobust.models import pca_lda
 from jaxrobust.models._build import build, num_params
 from jaxrobust.models.adapters import from_callable, score_fn
+from jaxrobust.models.decoder import Decoder
 from jaxrobust.models.face_cnn import FaceCNN
 from jaxrobust.models.heads import check_scale
 from jaxrobust.models.import_torch import load_state_dict
@@ -29,10 +30,14 @@ MODELS = {
     "mobile_facenet": MobileFaceNet,
     "iresnet": IResNet,
 }
+DECODERS = {"decoder": Decoder}
+"""Nets from features to images. They are built and trained like the others, and classify nothing."""
 
 __all__ = [
+    "DECODERS",
     "MODELS",
     "PCALDA",
+    "Decoder",
     "FaceCNN",
     "IResNet",
     "MobileFaceNet",
