@@ -14,6 +14,7 @@ from jaxrobust._cli_data import data
 from jaxrobust._cli_evaluate import evaluate, predict
 from jaxrobust._cli_export import export
 from jaxrobust._cli_reproduce import list_, reproduce
+from jaxrobust._cli_serve import serve
 from jaxrobust._cli_train import train
 
 SIGTERM_CODE = 143
@@ -34,7 +35,7 @@ def cli(context, debug):
     context.ensure_object(dict).setdefault("line", shlex.join(["jaxrobust", *sys.argv[1:]]))
 
 
-for command in (train, evaluate, predict, export, data, reproduce, list_):
+for command in (train, evaluate, predict, export, serve, data, reproduce, list_):
     cli.add_command(command)
 
 

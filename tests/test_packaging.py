@@ -14,6 +14,7 @@ def test_every_promised_extra_is_there_with_lower_bounds():
         "starlette",
         "uvicorn",
         "python-multipart",
+        "prometheus-client",
     ]
     assert all(">=" in one for one in extras["serve"])
 

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def _check_opaque(image: "Image.Image") -> None:
 
 
 def decode(
-    data: bytes | Path,
+    data: bytes | Path | BinaryIO,
     where: str,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
@@ -105,8 +105,8 @@ def decode(
 ) -> np.ndarray:
     """Decodes one encoded image to uint8 `[h, w, c]`; any failure is a ValueError naming `where`.
 
-    Of files, an opaque alpha channel is dropped and a transparent one refused. `margin` (top, bottom, left,
-    right) is cut off before the image is resized to `size`.
+    Of files, opened or not, an opaque alpha channel is dropped and a transparent one refused. `margin` (top,
+    bottom, left, right) is cut off before the image is resized to `size`.
     """
     from PIL import Image, ImageOps
 

@@ -1,0 +1,240 @@
+"""The ASGI application: what every address answers."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib import resources
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from jaxrobust.serving import faces, metrics, openapi, parameters, uploads
+from jaxrobust.serving.batching import Ticket
+from jaxrobust.serving.keys import Keys
+from jaxrobust.serving.middleware import Shell
+from jaxrobust.serving.problems import Problem, answer
+from jaxrobust.serving.service import Service
+
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page/app.js": ("app.js", "text/javascript"),
+    "/page/style.css": ("style.css", "text/css"),
+}
+Handler = Callable[[Request, Ticket], Awaitable[dict[str, Any]]]
+
+
+def create_app(service: Service, keys: Keys | None = None) -> Any:
+    """The service over HTTP, as an ASGI application; its lifespan starts and stops the service.
+
+    Args:
+        service: not started.
+        keys: that `/v1/` asks for; None or none at all leaves it open, but for `/v1/model:reload`, which is
+            then closed.
+    """
+    endpoints = _Endpoints(service, keys or Keys())
+    routes = endpoints.routes()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={Problem: _refused, HTTPException: _unknown},
+    )
+    app.router.redirect_slashes = False
+    return Shell(app, service.metrics, {route.path for route in routes})
+
+
+class _Endpoints:
+    """One method an address."""
+
+    def __init__(self, service: Service, keys: Keys):
+        self.service, self.keys = service, keys
+
+    def routes(self) -> list[Route]:
+        """Every address; those of faces only where the model verifies."""
+        found = [
+            *(Route(path, _static(*file), methods=["GET"]) for path, file in PAGE.items()),
+            Route("/healthz", self.health, methods=["GET"]),
+            Route("/readyz", self.ready, methods=["GET"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
+            Route("/openapi.json", self.openapi, methods=["GET"]),
+            Route("/v1/model", self.model, methods=["GET"]),
+            Route("/v1/model:reload", self.reload, methods=["POST"]),
+            Route("/v1/recognise", self.images(self.recognise), methods=["POST"]),
+            Route("/v1/recognise:batch", self.images(self.batch), methods=["POST"]),
+            Route("/v1/explain", self.images(self.explain), methods=["POST"]),
+        ]
+        if self.service.first.threshold is not None:
+            found += [
+                Route("/v1/verify", self.images(self.verify), methods=["POST"]),
+                Route("/v1/identify", self.images(self.identify), methods=["POST"]),
+            ]
+        return found
+
+    def images(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """A handler that is given room for an image before its body is read."""
+
+        async def endpoint(request: Request) -> Response:
+            self.authorise(request)
+            if not self.service.is_ready:
+                raise Problem(
+                    503, "not-ready", "The model is being made ready, or the server is to stop. Try later.",
+                    headers={"Retry-After": "5"},
+                )  # fmt: skip
+            with Ticket(self.service.admission) as ticket:
+                found = await handler(request, ticket)
+            milliseconds = 1000 * (time.monotonic() - request.scope["began"])
+            return _json({**found, "milliseconds": round(milliseconds, 3)})
+
+        return endpoint
+
+    def authorise(self, request: Request, *, admin: bool = False) -> None:
+        """Raises 401 for no or a wrong key, 403 for one that may not."""
+        if not self.keys:
+            if admin:
+                detail = "Without --api-key-file nobody may load the model again. Start the server with one."
+                raise Problem(403, "forbidden", detail)
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+        if not self.keys.allows(key):
+            raise Problem(
+                401, "unauthorised", "Send `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+        if admin and not self.keys.allows(key, admin=True):
+            detail = "Its line in the key file must be `KEY admin`."
+            raise Problem(403, "forbidden", detail)
+
+    async def recognise(self, request: Request, ticket: Ticket) -> dict[str, Any]:
+        asked, _ = parameters.asked(request, self.service.served.image_shape)
+        body = await uploads.one(request, ticket, self.service.settings)
+        pixels = await self.service.decode(body, prepared=asked.prepared)
+        ticket.decoded()
+        return await self.service.recognise(pixels, asked)
+
+    async def explain(self, request: Request, ticket: Ticket) -> dict[str, Any]:
+        asked, rest = parameters.asked(request, self.service.served.image_shape, "class")
+        body = await uploads.one(request, ticket, self.service.settings)
+        pixels = await self.service.decode(body, prepared=asked.prepared)
+        ticket.decoded()
+        return await self.service.explain(pixels, asked, rest.get("class"))
+
+    async def batch(self, request: Request, ticket: Ticket) -> dict[str, Any]:
+        asked, _ = parameters.asked(request, self.service.served.image_shape)
+        bodies = await uploads.several(request, ticket, self.service.settings)
+        work = (self.service.decode(body, prepared=asked.prepared) for body in bodies)
+        decoded = await asyncio.gather(*work, return_exceptions=True)
+        ticket.decoded()
+        for index, one in enumerate(decoded):
+            if isinstance(one, Problem):
+                one.more["index"] = index
+            if isinstance(one, BaseException):
+                raise one
+        images = [pixels for pixels in decoded if not isinstance(pixels, BaseException)]
+        results = await asyncio.gather(*(self.service.recognise(pixels, asked) for pixels in images))
+        return {"results": results}
+
+    async def verify(self, request: Request, ticket: Ticket) -> dict[str, Any]:
+        parameters.read(request, {})
+        ticket.images(2)
+        bodies = await uploads.named(request, ticket, self.service.settings, ("first", "second"))
+        first, second = [await self.service.decode(body) for body in bodies]
+        ticket.decoded()
+        return await faces.verify(self.service, first, second)
+
+    async def identify(self, request: Request, ticket: Ticket) -> dict[str, Any]:
+        top = parameters.top(request)
+        body = await uploads.one(request, ticket, self.service.settings)
+        face = await self.service.decode(body)
+        ticket.decoded()
+        return await faces.identify(self.service, face, top)
+
+    async def model(self, request: Request) -> Response:
+        self.authorise(request)
+        served = self.service.served
+        height, width, channels = served.image_shape
+        return _json(
+            {
+                "model": served.id,
+                "class_names": list(served.class_names),
+                "image": {"height": height, "width": width, "channels": channels},
+                "tasks": ["recognise", *(["verify", "identify"] if served.threshold is not None else [])],
+                "threshold": served.threshold,
+                "enrolled": sorted(served.gallery),
+                "stability": None
+                if served.neighbourhood is None
+                else {
+                    "neighbourhood": served.neighbourhood_words,
+                    "samples": self.service.settings.stability_samples,
+                },
+                "limits": {
+                    "bytes": self.service.settings.max_bytes,
+                    "pixels": self.service.settings.max_pixels,
+                    "batch": self.service.settings.max_batch,
+                },
+                "card": dict(served.card),
+            }
+        )
+
+    async def reload(self, request: Request) -> Response:
+        self.authorise(request, admin=True)
+        parameters.read(request, {})
+        return _json(await self.service.reload())
+
+    async def health(self, request: Request) -> Response:
+        return _json({"status": "alive"})
+
+    async def ready(self, request: Request) -> Response:
+        if not self.service.is_ready:
+            why = "The server is about to stop." if self.service.draining else "The model is being compiled."
+            raise Problem(503, "not-ready", why, headers={"Retry-After": "5"})
+        return _json({"status": "ready", "model": self.service.served.id})
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self.service.metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(openapi.document(self.service.first, self.service.settings, bool(self.keys)))
+
+
+def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    text = resources.files("jaxrobust.serving").joinpath("page", name).read_text(encoding="utf-8")
+
+    async def endpoint(request: Request) -> Response:
+        # Asked for anew each time: a page of another version would not fit the answers.
+        return Response(text, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    return endpoint
+
+
+def _json(value: Any) -> Response:
+    return Response(json.dumps(value, allow_nan=False), media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """A problem; what is left of the body is read away, so that its sender hears of it."""
+    await uploads.discard(request)
+    return answer(request, error)
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    """Starlette's own answers as problems."""
+    assert isinstance(error, HTTPException)
+    headers = error.headers
+    if error.status_code == 405:
+        return answer(request, Problem(405, "method-not-allowed", "See /openapi.json.", headers=headers))
+    if error.status_code == 404:
+        return answer(request, Problem(404, "not-found", "See /openapi.json for what there is."))
+    return answer(request, Problem(error.status_code, "bad-request", str(error.detail), headers=headers))

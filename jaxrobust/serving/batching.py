@@ -1,0 +1,164 @@
+"""Dynamic batching: rows that wait together share a pass, in one thread that alone talks to the device."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxrobust.serving.problems import overloaded
+
+
+class _Waiting(NamedTuple):
+    row: Any
+    future: asyncio.Future
+    since: float
+
+
+class Batcher:
+    """Queues of rows by the program that they are for; the oldest full or due one goes next.
+
+    A row waits at most `max_wait` seconds for others while the device is idle; while it is busy, the queue
+    fills by itself. The queues are bounded by `Admission`, through which every row has come.
+
+    Args:
+        run_fn: `(name, rows) -> answers`, called in the batcher's thread.
+        most: rows in one call, by name.
+        max_wait: seconds.
+    """
+
+    def __init__(
+        self,
+        run_fn: Callable[[str, Sequence[Any]], Sequence[Any]],
+        most: Mapping[str, int],
+        max_wait: float,
+    ):
+        self._run_fn, self._most, self._max_wait = run_fn, dict(most), max_wait
+        self._queues: dict[str, deque[_Waiting]] = {name: deque() for name in most}
+        self._ready = threading.Condition()
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
+        self._thread.start()
+
+    def submit(self, name: str, row: Any) -> asyncio.Future:
+        """The row's answer, to be awaited; called in the event loop's thread."""
+        future = self._loop.create_future()
+        with self._ready:
+            if self._closing:
+                raise RuntimeError("The batcher is closed.")
+            self._queues[name].append(_Waiting(row, future, time.monotonic()))
+            self._ready.notify()
+        return future
+
+    async def close(self) -> None:
+        """Answers what is queued, then ends the thread."""
+        with self._ready:
+            self._closing = True
+            self._ready.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        while (taken := self._take()) is not None:
+            name, waiting = taken
+            try:
+                answers = self._run_fn(name, [one.row for one in waiting])
+                found: Sequence[Any] = list(answers)
+                assert len(found) == len(waiting)
+            # Whatever happens to a batch, its callers hear of it and the next one is taken.
+            except BaseException as error:
+                found = [error] * len(waiting)
+            self._loop.call_soon_threadsafe(_deliver, waiting, found)
+
+    def _take(self) -> tuple[str, list[_Waiting]] | None:
+        """The next batch, waited for; None once closed and empty."""
+        with self._ready:
+            while True:
+                heads = {name: queue[0].since for name, queue in self._queues.items() if queue}
+                if not heads and self._closing:
+                    return None
+                now = time.monotonic()
+                due = [
+                    name
+                    for name, since in heads.items()
+                    if self._closing
+                    or len(self._queues[name]) >= self._most[name]
+                    or since + self._max_wait <= now
+                ]
+                if due:
+                    name = min(due, key=heads.__getitem__)
+                    queue = self._queues[name]
+                    return name, [queue.popleft() for _ in range(min(len(queue), self._most[name]))]
+                self._ready.wait(min(heads.values()) + self._max_wait - now if heads else None)
+
+
+def _deliver(waiting: Sequence[_Waiting], answers: Sequence[Any]) -> None:
+    for one, answer in zip(waiting, answers):
+        if one.future.cancelled():
+            continue
+        if isinstance(answer, BaseException):
+            one.future.set_exception(answer)
+        else:
+            one.future.set_result(answer)
+
+
+class Admission:
+    """Counts of what is in the house; used in the event loop alone.
+
+    Args:
+        max_images: accepted and not answered.
+        max_bytes: of bodies that are read or decoded.
+    """
+
+    def __init__(self, max_images: int, max_bytes: int):
+        self.max_images, self.max_bytes = max_images, max_bytes
+        self.images = self.bytes = 0
+
+    def enter(self, num: int) -> None:
+        """Room for images, or 429."""
+        if self.images + num > self.max_images:
+            raise overloaded(
+                f"{self.images} images wait for an answer, the limit is {self.max_images}. Try again later."
+            )
+        self.images += num
+
+    def hold(self, num: int) -> None:
+        """Room for bytes, or 429."""
+        if self.bytes + num > self.max_bytes:
+            raise overloaded(
+                f"Bodies of {self.bytes:,} bytes are being read, the limit is {self.max_bytes:,}. Try later."
+            )
+        self.bytes += num
+
+
+class Ticket:
+    """What one request holds of an `Admission`; a context that gives it back."""
+
+    def __init__(self, admission: Admission):
+        self._admission = admission
+        self._images = self._bytes = 0
+
+    def __enter__(self) -> "Ticket":
+        self.images(1)
+        return self
+
+    def images(self, num: int) -> None:
+        """Holds `num` images in all."""
+        self._admission.enter(num - self._images)
+        self._images = num
+
+    def bytes(self, num: int) -> None:
+        """Holds `num` bytes more."""
+        self._admission.hold(num)
+        self._bytes += num
+
+    def decoded(self) -> None:
+        """The bodies are gone."""
+        self._admission.bytes -= self._bytes
+        self._bytes = 0
+
+    def __exit__(self, *_: Any) -> None:
+        self._admission.images -= self._images
+        self._images = 0
+        self.decoded()

@@ -1,0 +1,88 @@
+"""Around every request: an id, headers for security, a line in the log, numbers for Prometheus."""
+
+import re
+import time
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+
+from jaxrobust.serving.logs import log
+from jaxrobust.serving.metrics import Metrics
+from jaxrobust.serving.problems import Problem
+
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "no-store",
+}
+
+
+class Shell:
+    """The outermost ASGI layer. An exception that nobody expected becomes a 500 without its message.
+
+    Args:
+        app: what answers.
+        metrics: where it is counted.
+        routes: the paths there are; others are counted as one, or a client could make labels.
+    """
+
+    def __init__(self, app: Any, metrics: Metrics, routes: Collection[str]):
+        self.app, self.metrics, self.routes = app, metrics, frozenset(routes)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
+        scope["request_id"], scope["began"] = request_id, began
+
+        async def sending(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sending)
+        except Exception as error:
+            log("failed", level=40, error=error, request=request_id)
+            scope["problem"] = "internal"
+            if not status:
+                detail = "Its log has more, under this request's id."
+                await Problem(500, "internal", detail).response(request_id)(scope, receive, sending)
+        self._count(scope, status, time.monotonic() - began, request_id)
+
+    def _count(self, scope: Any, status: int, seconds: float, request_id: str) -> None:
+        route = scope["path"] if scope["path"] in self.routes else "other"
+        self.metrics.requests.labels(route, str(status)).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        problem = scope.get("problem")
+        if problem:
+            self.metrics.problems.labels(problem).inc()
+        log(
+            "request",
+            request=request_id,
+            method=scope["method"] if scope["method"].isalpha() else "?",
+            route=route,
+            status=status,
+            ms=round(1000 * seconds, 2),
+            **({"problem": problem} if problem else {}),
+        )

@@ -1,0 +1,121 @@
+"""The service behind uvicorn, until SIGTERM or Ctrl-C: what was accepted is answered first."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from jaxrobust.serving import logs
+from jaxrobust.serving.app import create_app
+from jaxrobust.serving.keys import Keys
+from jaxrobust.serving.served import LoadFn, Served, Settings
+from jaxrobust.serving.service import Service
+
+# Of a request's head; h11 answers 400 beyond it. Connections beyond theirs get a bare 503.
+_HEAD_BYTES, _CONNECTIONS = 16 * 1024, 1024
+
+
+def serve(
+    served: Served,
+    load_fn: LoadFn | None = None,
+    *,
+    settings: Settings | None = None,
+    keys: Keys | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    log_level: str = "info",
+    started_fn: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serves until the process is told to stop, then answers what was accepted and returns.
+
+    Args:
+        served: the model.
+        load_fn: reads it again for `/v1/model:reload`.
+        settings: limits.
+        keys: API keys; None for an open service.
+        host, port: where to listen; port 0 takes a free one.
+        log_level: `debug`, `info`, `warning` or `error`.
+        started_fn: receives the address once the port is open; the model is compiled after that.
+
+    Raises:
+        ValueError, RuntimeError: where the model cannot be made ready.
+        OSError: where the port is taken.
+    """
+    logs.configure(log_level)
+    failures: list[BaseException] = []
+
+    def failed(error: BaseException) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    service = Service(served, load_fn, settings, failed)
+    config = uvicorn.Config(
+        create_app(service, keys),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+        limit_concurrency=_CONNECTIONS,
+    )
+    # Bound here, so that a port that is taken is an error of the call.
+    socket = _bound(config)
+    server = _Server(config, service)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}"
+    started_fn(address)
+    in_main = threading.current_thread() is threading.main_thread()
+    # uvicorn raises the signal again once it has stopped, which would end the process here.
+    before = {one: signal.signal(one, lambda *_: None) for one in _SIGNALS} if in_main else {}
+    try:
+        server.run(sockets=[socket])
+    finally:
+        socket.close()
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    if failures:
+        raise failures[0]
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _bound(config: uvicorn.Config):
+    import socket
+
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    found = socket.socket(family=family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((config.host, config.port))
+    except OSError as error:
+        found.close()
+        error.filename = f"{config.host}:{config.port}"
+        raise
+    # Connections that come before the server is up wait.
+    found.listen(config.backlog)
+    return found
+
+
+class _Server(uvicorn.Server):
+    """Says no at `/readyz` for a while before it stops to accept."""
+
+    def __init__(self, config: uvicorn.Config, service: Service):
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins to drain, another one stops at once."""
+        seconds = self._service.settings.drain_seconds
+        if self._service.draining or not seconds:
+            super().handle_exit(sig, frame)
+            return
+        self._service.draining = True
+        timer = threading.Timer(seconds, super().handle_exit, (sig, None))
+        timer.daemon = True
+        timer.start()

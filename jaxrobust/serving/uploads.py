@@ -1,0 +1,151 @@
+"""Bodies of requests: read within limits of bytes and time, as raw images or as a form with files."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from jaxrobust.serving.batching import Ticket
+from jaxrobust.serving.problems import Problem
+from jaxrobust.serving.served import Settings
+
+FORM = "multipart/form-data"
+_RAW = ("application/octet-stream", "image/")
+# What is read and thrown away of a body that is refused, so that its sender can read the answer.
+_DISCARD_BYTES, _DISCARD_SECONDS = 2**24, 2.0
+
+
+class _Parser(MultiPartParser):
+    """In memory alone: the body is bounded, and images are not written to disk."""
+
+    spool_max_size = 2**31
+
+
+def media_type(headers: Headers) -> str:
+    """The content type without its parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def one(request: Request, ticket: Ticket, settings: Settings) -> bytes:
+    """The image of a request: its raw body, or the form's only file, the field `file`."""
+    kind = media_type(request.headers)
+    if kind == FORM:
+        (found,) = await named(request, ticket, settings, ("file",))
+        return found
+    if kind.startswith(_RAW):
+        return await _body(request, ticket, settings)
+    raise Problem(
+        415,
+        "unsupported-type",
+        f"Expected {FORM} with the field `file`, image/* or application/octet-stream, got {_shown(kind)}.",
+    )
+
+
+async def named(request: Request, ticket: Ticket, settings: Settings, names: tuple[str, ...]) -> list[bytes]:
+    """The files of a form's fields, each of which must be there once."""
+    form = await _form(request, ticket, settings, len(names))
+    found = form.multi_items()
+    if sorted(name for name, _ in found) != sorted(names):
+        wanted = " and ".join(f"`{name}`" for name in names)
+        raise Problem(422, "bad-request", f"Expected the form to have {wanted}, one file each, and no more.")
+    return [await _bytes(form[name]) for name in names]
+
+
+async def several(request: Request, ticket: Ticket, settings: Settings) -> list[bytes]:
+    """The files of a form, all in the field `file`, at most `max_batch`; the ticket holds so many images."""
+    form = await _form(request, ticket, settings, settings.max_batch)
+    found = form.multi_items()
+    if not found or any(name != "file" for name, _ in found):
+        raise Problem(422, "bad-request", "Expected the form to have files in the field `file`, and no more.")
+    ticket.images(len(found))
+    return [await _bytes(value) for _, value in found]
+
+
+async def discard(request: Request) -> None:
+    """Reads on, within bounds, what nobody wants."""
+    # Who asks before sending (curl, above a megabyte) has not sent anything.
+    if request.method != "POST" or "expect" in request.headers:
+        return
+    left = _DISCARD_BYTES
+    try:
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            async for chunk in request.stream():
+                left -= len(chunk)
+                if left < 0:
+                    return
+    except (TimeoutError, ClientDisconnect, RuntimeError):
+        # RuntimeError: the body was read to its end already.
+        return
+
+
+async def _form(request: Request, ticket: Ticket, settings: Settings, most: int) -> FormData:
+    kind = media_type(request.headers)
+    if kind != FORM:
+        raise Problem(415, "unsupported-type", f"Expected {FORM}, got {_shown(kind)}.")
+    body = await _body(request, ticket, settings)
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        return await _Parser(
+            request.headers, stream(), max_files=most, max_fields=4, max_part_size=4096
+        ).parse()
+    except MultiPartException as error:
+        raise Problem(400, "bad-request", f"The form cannot be read: {_sentence(error.message)}") from None
+    # The parser raises others on some damaged heads.
+    except (ValueError, KeyError, IndexError, UnicodeError):
+        raise Problem(400, "bad-request", "The form cannot be read: its parts are damaged.") from None
+
+
+async def _body(request: Request, ticket: Ticket, settings: Settings) -> bytes:
+    """All of it, counted as it comes."""
+    announced = request.headers.get("content-length", "0")
+    # The server has refused what is no number; leading zeros and the like are counted as they come.
+    if announced.isdecimal() and int(announced) > settings.max_bytes:
+        raise _too_large(settings)
+    chunks, total = [], 0
+    try:
+        async with asyncio.timeout(settings.read_seconds):
+            async for chunk in request.stream():
+                total += len(chunk)
+                if total > settings.max_bytes:
+                    raise _too_large(settings)
+                ticket.bytes(len(chunk))
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Problem(
+            408,
+            "too-slow",
+            f"{total:,} bytes came in {settings.read_seconds:g} s. Send fewer, or over a faster line.",
+        ) from None
+    except ClientDisconnect:
+        raise Problem(400, "bad-request", "The client went away while it sent the body.") from None
+    return b"".join(chunks)
+
+
+async def _bytes(value: UploadFile | str) -> bytes:
+    if not isinstance(value, UploadFile):
+        raise Problem(422, "bad-request", "Expected files: a part needs a filename, as curl -F file=@x.png.")
+    return await value.read()
+
+
+def _too_large(settings: Settings) -> Problem:
+    # The connection is closed: the rest of the body is not waited for.
+    return Problem(
+        413,
+        "too-large",
+        f"The body is larger than {settings.max_bytes:,} bytes. Send a smaller image, or fewer.",
+        headers={"Connection": "close"},
+    )
+
+
+def _shown(kind: str) -> str:
+    """A client's word, on one short line."""
+    return repr(kind[:60]) if kind else "no content type"
+
+
+def _sentence(text: str) -> str:
+    return "".join(c for c in " ".join(str(text).split()) if c.isprintable())[:200]

@@ -1,0 +1,154 @@
+"""Uploaded bytes: the pixels are those of `predict`, and what cannot be used is refused by a clear 4xx."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxrobust import data
+from jaxrobust.serving import Settings
+from jaxrobust.serving.images import data_url, decode
+from jaxrobust.serving.problems import Problem
+from tests.serving.service_under_test import encode
+
+SHAPE = (8, 6, 3)
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def oriented(tag: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    return saved(Image.fromarray(COLOUR), "JPEG", exif=exif)
+
+
+def mpo() -> bytes:
+    views = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[::-1].copy())]
+    return saved(views[0], "MPO", save_all=True, append_images=views[1:])
+
+
+USED = {
+    "PNG": encode(COLOUR),
+    "grey PNG": encode(GREY),
+    "JPEG": encode(COLOUR, "JPEG"),
+    "progressive JPEG": encode(COLOUR, "JPEG", progressive=True),
+    "WebP": encode(COLOUR, "WEBP"),
+    "BMP": encode(COLOUR, "BMP"),
+    "one GIF frame": encode(COLOUR, "GIF"),
+    "TIFF": encode(COLOUR, "TIFF"),
+    "PGM": encode(GREY, "PPM"),
+    "CMYK JPEG": saved(Image.fromarray(COLOUR).convert("CMYK"), "JPEG"),
+    "palette": saved(Image.fromarray(COLOUR).quantize(16), "PNG"),
+    "one bit": saved(Image.fromarray(GREY).convert("1"), "PNG"),
+    "opaque alpha": saved(Image.fromarray(COLOUR).convert("RGBA"), "PNG"),
+    "of a phone, lying": oriented(6),
+    "of a phone, with two views": mpo(),
+}
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (8, 6, 1), (20, 30, 3)], ids=["colour", "grey", "its own size"])
+@pytest.mark.parametrize("kind", USED)
+def test_pixels_are_those_of_predict(kind, shape, tmp_path):
+    file = tmp_path / "image"
+    file.write_bytes(USED[kind])
+    expected = data.decode_image(file, "it", shape[:2], shape[2])
+    found = decode(USED[kind], shape, Settings())
+    assert found.dtype == np.uint8 and found.shape == shape
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_lying_photo_is_turned():
+    lying, turned = (decode(oriented(tag), (30, 20, 3), Settings(), margin=None) for tag in (1, 6))
+    assert np.abs(lying.astype(int) - turned).mean() > 10
+    standing = decode(oriented(6), (30, 20, 3), Settings(), prepared=True)
+    assert standing.shape == (30, 20, 3)
+
+
+def test_the_margin_is_cut_off_first():
+    found = decode(encode(COLOUR), (10, 10, 3), Settings(), margin=(0.25, 0.25, 1 / 3, 1 / 3))
+    np.testing.assert_array_equal(found, COLOUR[5:15, 10:20])
+    prepared = decode(encode(COLOUR), (20, 30, 3), Settings(), margin=0.25, prepared=True)
+    np.testing.assert_array_equal(prepared, COLOUR)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few kilobytes that claims, and would unpack to, so many pixels."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    lines = zlib.compress(bytes(min(width * height, 10**6)))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+
+
+FRAMES = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[::-1].copy())]
+CLEAR = Image.fromarray(np.dstack([COLOUR, np.full((20, 30), 128, np.uint8)]))
+DEEP = Image.fromarray(GREY.astype(np.uint16) * 257)
+REFUSED = {
+    "nothing": (b"", 415, "empty"),
+    "text": (b"not an image at all", 415, "Read are JPEG"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "Read are"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage", 415, "Read are"),
+    "only a head": (encode(COLOUR)[:20], 415, "damaged"),
+    "truncated PNG": (encode(COLOUR)[:-300], 422, "truncated"),
+    "truncated JPEG": (encode(COLOUR, "JPEG")[:-300], 422, "truncated"),
+    "animated GIF": (saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), 422, "several frames"),
+    "animated PNG": (saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), 422, "several frames"),
+    "animated WebP": (saved(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]), 422, "several"),
+    "pages of TIFF": (saved(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:]), 422, "several"),
+    "transparent": (saved(CLEAR, "PNG"), 422, "transparent pixels"),
+    "transparent palette": (saved(Image.fromarray(COLOUR).quantize(4), "PNG", transparency=0), 422, "transp"),
+    "16 bits of grey": (saved(DEEP, "PNG"), 422, "8 bits per channel"),
+    "floats": (saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), 422, "8 bits per channel"),
+    "bomb": (bomb(50_000, 50_000), 413, "more than 25,000,000 pixels"),
+    "thin bomb": (bomb(2**31 - 1, 1), 413, "Scale it down"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_used_is_refused_with_a_reason(kind):
+    body, status, words = REFUSED[kind]
+    with pytest.raises(Problem) as refused:
+        decode(body, SHAPE, Settings())
+    assert refused.value.status == status and words in refused.value.detail
+    assert len(refused.value.detail) < 500 and refused.value.detail.isprintable()
+
+
+def test_pixels_are_bounded_by_the_setting():
+    decode(encode(COLOUR), SHAPE, Settings(max_pixels=600))
+    with pytest.raises(Problem, match="30x20, more than 599 pixels") as refused:
+        decode(encode(COLOUR), SHAPE, Settings(max_pixels=599))
+    assert refused.value.status == 413
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
+def test_decoding_ends_at_its_deadline(kind):
+    body = encode(COLOUR, kind)
+    with pytest.raises(Problem, match="Decoding took over 1e-09 s") as refused:
+        decode(body, SHAPE, Settings(decode_seconds=1e-9))
+    assert refused.value.status == 422
+
+
+def test_a_prepared_image_of_another_size_is_refused():
+    with pytest.raises(Problem, match="The image is 30x20; with prepared=true it must be 6x8"):
+        decode(encode(COLOUR), SHAPE, Settings(), prepared=True)
+
+
+def test_a_view_is_the_pixels_again():
+    import base64
+
+    url = data_url(COLOUR)
+    png = base64.b64decode(url.removeprefix("data:image/png;base64,"))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), COLOUR)
+    assert data_url(GREY[..., None]).startswith("data:image/png;base64,")
