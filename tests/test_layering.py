@@ -18,6 +18,7 @@ FLOORS = {
     "neighbourhoods": 2,
     "attacks": 2,
     "saliency": 2,
+    "inversion": 2,
     "models": 2,
     "data": 2,
     "objectives": 2,

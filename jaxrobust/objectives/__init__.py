@@ -10,6 +10,7 @@ from jaxrobust.objectives._targets import TARGETS, distribution, hard_label
 from jaxrobust.objectives.at import AT
 from jaxrobust.objectives.face_gated import FaceGated
 from jaxrobust.objectives.face_srt import FaceSRT
+from jaxrobust.objectives.inversion import Inversion
 from jaxrobust.objectives.klr import KLR
 from jaxrobust.objectives.rst import RST
 from jaxrobust.objectives.rt import RT
@@ -29,6 +30,7 @@ OBJECTIVES = {
     "srt": SRT,
     "face_gated": FaceGated,
     "face_srt": FaceSRT,
+    "inversion": Inversion,
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Gate",
     "GateReport",
     "GateState",
+    "Inversion",
     "Measure",
     "Push",
     "Standard",

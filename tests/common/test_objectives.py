@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec as P
 from jaxrobust.data import BatchSizes, ImageSet, ResidentFeed, split
 from jaxrobust.objectives import OBJECTIVES
 from jaxrobust.training import init_state, make_train_step
-from jaxrobust.types import Batch, Net, Objective, RowKeys
-from tests.common.objectives_table import LINEAR, OBJECTIVES_TABLE, Shift, batch
+from jaxrobust.types import Batch, Model, Net, Objective, RowKeys
+from tests.common.objectives_table import OBJECTIVES_TABLE, Shift, batch
 from tests.common.tiny import CLASSES, tiny_fit, tiny_split
 
 ATTACK = Shift(noise=0.1)
@@ -27,19 +27,23 @@ def keys_of(b: Batch, seed: int = 7) -> RowKeys:
     return RowKeys(keys[: b.image.shape[0]], keys[b.image.shape[0] :])
 
 
-@partial(jax.jit, static_argnums=0)
-def _evaluate(objective, keys, b):
-    params, stats = LINEAR.init(jax.random.key(1))
+@partial(jax.jit, static_argnums=(0, 1))
+def _evaluate(objective, model, keys, b):
+    params, stats = model.init(jax.random.key(1))
 
     def loss_fn(params):
-        return objective(keys, Net(LINEAR, params, stats, jnp.array(0.5)), b, objective.init(params))
+        return objective(keys, Net(model, params, stats, jnp.array(0.5)), b, objective.init(params))
 
     (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
     return loss, aux, grads
 
 
 def evaluate(objective, b, seed=7):
-    return _evaluate(objective, keys_of(b, seed), b)
+    return _evaluate(objective, model_of(objective), keys_of(b, seed), b)
+
+
+def model_of(objective) -> Model:
+    return next(row.model for name, row in OBJECTIVES_TABLE.items() if type(objective) is OBJECTIVES[name])
 
 
 def test_every_objective_has_a_row():
@@ -126,9 +130,9 @@ def test_an_empty_unlabelled_stream_is_no_nan(name):
 @ROWS
 def test_no_recompile_on_the_second_step(name):
     optimizer = optax.sgd(0.1)
-    objective = OBJECTIVES_TABLE[name].make(ATTACK)
-    step = jax.jit(make_train_step(LINEAR, objective, optimizer, num_steps=4))
-    state = init_state(jax.random.key(0), LINEAR, objective, optimizer)
+    objective, model = OBJECTIVES_TABLE[name].make(ATTACK), OBJECTIVES_TABLE[name].model
+    step = jax.jit(make_train_step(model, objective, optimizer, num_steps=4))
+    state = init_state(jax.random.key(0), model, objective, optimizer)
     for seed in range(3):
         state, _ = step(state, batch(seed=seed), jax.random.key(5))
     assert int(state.step) == 3 and step._cache_size() == 1
@@ -137,15 +141,15 @@ def test_no_recompile_on_the_second_step(name):
 @ROWS
 def test_four_devices_make_the_step_of_one(name):
     optimizer = optax.sgd(0.1, momentum=0.9)
-    objective = OBJECTIVES_TABLE[name].make(ATTACK)
-    state = init_state(jax.random.key(0), LINEAR, objective, optimizer)
+    objective, model = OBJECTIVES_TABLE[name].make(ATTACK), OBJECTIVES_TABLE[name].model
+    state = init_state(jax.random.key(0), model, objective, optimizer)
     # The statistics of LINEAR count local rows, which devices are right to disagree on.
-    one, metrics = jax.jit(make_train_step(LINEAR, objective, optimizer, num_steps=4))(
+    one, metrics = jax.jit(make_train_step(model, objective, optimizer, num_steps=4))(
         state, batch(), jax.random.key(5)
     )
     mesh = Mesh(np.array(jax.devices()[:4]), ("d",))
     rows = Batch(image=P("d"), label=P("d"), unlabelled=P("d"), pseudo_label=P("d"))
-    step = make_train_step(LINEAR, objective, optimizer, num_steps=4, axis_name="d")
+    step = make_train_step(model, objective, optimizer, num_steps=4, axis_name="d")
     four, metrics_4 = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), rows, P()), out_specs=P()))(
         state, batch(), jax.random.key(5)
     )

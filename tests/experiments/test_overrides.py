@@ -142,7 +142,7 @@ def test_later_overrides_see_earlier_ones_and_the_base_is_untouched():
         ("objective.lam=1" + "0" * 400, r"objective\.lam takes a finite number, got one of 401 digits"),
         (
             "objective=linf(eps=0.1)",
-            r"objective: Unknown objective 'linf'\. Known: at, face_gated, face_srt, klr, rst, rt",
+            r"objective: Unknown objective 'linf'\. Known: at, face_gated, face_srt, inversion, klr",
         ),
         ("model=pgd()", r"model: Unknown model 'pgd'\. Known: .*small_cnn"),
         ("objective.attack.loss_fn=linf(eps=1)", r"loss_fn: Unknown loss 'linf'\. Known: arcface, cosface"),
