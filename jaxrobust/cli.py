@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import click
 
+from jaxrobust._cli_audit import audit
 from jaxrobust._cli_data import data
 from jaxrobust._cli_evaluate import evaluate, predict
 from jaxrobust._cli_export import export
@@ -35,7 +36,7 @@ def cli(context, debug):
     context.ensure_object(dict).setdefault("line", shlex.join(["jaxrobust", *sys.argv[1:]]))
 
 
-for command in (train, evaluate, predict, export, serve, data, reproduce, list_):
+for command in (train, evaluate, predict, audit, export, serve, data, reproduce, list_):
     cli.add_command(command)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.evaluation._types import Level, Verdict
-from jaxrobust.evaluation._verification_report import Estimate, _plain
+from jaxrobust.evaluation._verification_report import Estimate, plain
 
 
 class AttackedRow(NamedTuple):
@@ -170,11 +170,11 @@ class AttackedVerificationReport:
     def to_json(self) -> dict[str, Any]:
         """Everything but the arrays, as what `json.dumps` takes; what cannot be said is None."""
         names = [f.name for f in dataclasses.fields(self)]
-        found = {name: _plain(getattr(self, name)) for name in names if name not in ("flags", "draws")}
-        found["verdicts"] = [_plain(dataclasses.asdict(verdict)) for verdict in self.verdicts]
-        for row, plain in zip(self.minimums, found["minimums"]):
-            plain["dodging_255"] = _plain(row.dodging_255)
-            plain["impersonation_255"] = _plain(row.impersonation_255)
+        found = {name: plain(getattr(self, name)) for name in names if name not in ("flags", "draws")}
+        found["verdicts"] = [plain(dataclasses.asdict(verdict)) for verdict in self.verdicts]
+        for row, said in zip(self.minimums, found["minimums"]):
+            said["dodging_255"] = plain(row.dodging_255)
+            said["impersonation_255"] = plain(row.impersonation_255)
         return found
 
     def summary(self) -> str:

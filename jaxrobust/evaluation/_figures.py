@@ -153,7 +153,7 @@ def panel_svg(panel: Panel, ink: Ink) -> bytes:
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
     draw(axes, panel, ink)
-    return _svg(figure)
+    return svg(figure)
 
 
 def breakage_svg(found: Breakage, ink: Ink) -> bytes:
@@ -177,10 +177,10 @@ def breakage_svg(found: Breakage, ink: Ink) -> bytes:
     axes.tick_params(which="both", colors=ink.text, length=0)
     axes.set_xlabel(f"{len(order):,} images, right from the start", color=ink.text, fontsize=9)
     axes.spines[:].set_visible(False)
-    return _svg(figure)
+    return svg(figure)
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
     """The same bytes for the same figure."""
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "jaxrobust"}):

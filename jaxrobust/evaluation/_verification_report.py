@@ -138,7 +138,7 @@ class VerificationReport:
         """Everything but the arrays, as what `json.dumps` takes; what cannot be said is None."""
         names = [f.name for f in dataclasses.fields(self)]
         left = {"similarities", "roc", "accepted", "draws"}
-        found = {name: _plain(getattr(self, name)) for name in names if name not in left}
+        found = {name: plain(getattr(self, name)) for name in names if name not in left}
         if self.rank1 is not None:
             found["rank1"]["rate"] = self.rank1.rate
         return found
@@ -174,14 +174,14 @@ class VerificationReport:
         return "\n".join([*lines, *(f"Warning: {warning}" for warning in self.warnings)])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Named tuples as dicts, numpy as Python, NaN and infinity as None."""
     if hasattr(value, "_asdict"):
-        return {name: _plain(item) for name, item in value._asdict().items()}
+        return {name: plain(item) for name, item in value._asdict().items()}
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -9,8 +9,9 @@ from jaxrobust.experiments.experiment import BatchForm, DataConfig, Experiment, 
 from jaxrobust.experiments.export import Export, export_run, load_export
 from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.experiments.face_report import write_face_report
-from jaxrobust.experiments.judge import evaluate_run, evaluate_stored
-from jaxrobust.experiments.judge_faces import FaceReport, embed_fn, evaluate_faces
+from jaxrobust.experiments.functions import embedding_fn, logits_fn
+from jaxrobust.experiments.judge import evaluate_run, evaluate_stored, test_set
+from jaxrobust.experiments.judge_faces import FaceReport, asked, embed_fn, evaluate_faces, mean_image
 from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.predict import Prediction, predict
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
@@ -37,8 +38,10 @@ __all__ = [
     "Prediction",
     "Run",
     "apply_overrides",
+    "asked",
     "dumps",
     "embed_fn",
+    "embedding_fn",
     "evaluate_faces",
     "evaluate_run",
     "evaluate_stored",
@@ -49,9 +52,12 @@ __all__ = [
     "load_export",
     "load_run",
     "loads",
+    "logits_fn",
+    "mean_image",
     "predict",
     "standard_teacher",
     "summary",
+    "test_set",
     "to_json",
     "train",
     "train_seeds",

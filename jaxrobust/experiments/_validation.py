@@ -8,9 +8,9 @@ import numpy as np
 
 from jaxrobust import data, evaluation, training
 from jaxrobust.attacks.frontend import attack_pairs
-from jaxrobust.experiments.embedding import embedding_fn
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.face_data import FaceData, Faces
+from jaxrobust.experiments.functions import embedding_fn
 from jaxrobust.training import Runtime, TrainState
 from jaxrobust.types import Array, Model
 

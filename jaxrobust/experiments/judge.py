@@ -89,7 +89,7 @@ def evaluate_run(
     threat = dataclasses.replace(_threat(run), **(changes or {}))
     names = tuple(run.experiment.attacks if attacks is None else attacks)
     suite = evaluation.suite(names, threat)
-    found = _test_set(run, dataset, data_dir, {"size": size, "channels": channels}, log_fn)
+    found = test_set(run, dataset, data_dir, {"size": size, "channels": channels}, log_fn)
     images, labels = found.test.images, found.test.labels
     if num is not None:
         _validate.at_least("num", num, 1)
@@ -278,14 +278,14 @@ def _threat(run: Run) -> ThreatModel:
     return dataclasses.replace(own, **lacking)
 
 
-def _test_set(
+def test_set(
     run: Run,
     dataset: str | None,
     data_dir: str | os.PathLike | None,
     options: Mapping[str, Any],
     log_fn: Callable[[str], None],
 ) -> data.Dataset:
-    """The run's own data as it was trained on, or another set that fits its model."""
+    """The run's own data as it was trained on, or another set that fits its model; see `evaluate_run`."""
     options = {name: value for name, value in options.items() if value is not None}
     if dataset is None or dataset == run.experiment.image_data.dataset:
         config = dataclasses.replace(run.experiment.image_data, **options)
@@ -378,7 +378,7 @@ def curve_of_run(
         ValueError: as `evaluate_run` and `evaluation.accuracy_curve`.
     """
     name, entry = evaluation.parse(attack, _threat(run))
-    found = _test_set(run, None, data_dir, {}, lambda text: None)
+    found = test_set(run, None, data_dir, {}, lambda text: None)
     images, labels = found.test.images[:num], found.test.labels[:num]
     return evaluation.curve_and_flags(
         run.model,

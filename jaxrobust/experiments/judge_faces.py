@@ -13,8 +13,8 @@ from jaxrobust.attacks import PGD
 from jaxrobust.data import Identities, Pairs
 from jaxrobust.evaluation import AttackedVerificationReport, VerificationReport
 from jaxrobust.experiments import codec
-from jaxrobust.experiments.embedding import embedding_fn
 from jaxrobust.experiments.face_data import FaceData, Faces
+from jaxrobust.experiments.functions import embedding_fn
 from jaxrobust.experiments.run import Run, started_from
 from jaxrobust.types import Attack, Ball
 
@@ -30,13 +30,21 @@ class FaceReport(NamedTuple):
     attacked: AttackedVerificationReport | None
 
 
-class _Asked(NamedTuple):
-    """Whom the runs are asked about; `trained_on` None where nobody of the set was."""
+class Asked(NamedTuple):
+    """Whom runs are asked about, and whose images each was trained on.
+
+    Attributes:
+        identities, pairs, validation: as `evaluation.verify` takes them.
+        trained_on: by run, people; None where nobody of the set was.
+        means: by run, the mean of its training images, float32 `[h, w, c]`; those of the validation people
+            where the set is another.
+    """
 
     identities: Identities
     pairs: Pairs
     validation: Pairs
     trained_on: list[np.ndarray] | None
+    means: list[np.ndarray]
 
 
 def evaluate_faces(
@@ -95,18 +103,18 @@ def evaluate_faces(
     """
     suite = _attacks(runs, attacks, changes or {})
     least = _least(suite) if minimum_eps else {}
-    asked = _asked(runs, dataset, pairs, data_dir, log_fn)
+    people = asked(runs, dataset, pairs, data_dir, log_fn)
     models = _models(runs)
     shared: dict[str, Any] = {
-        "validation": asked.validation,
-        "trained_on": asked.trained_on,
+        "validation": people.validation,
+        "trained_on": people.trained_on,
         "far": far,
         "batch_size": batch_size,
         "num_draws": num_draws,
         "seed": seed,
         "name": name or ", ".join(run.folder.name for run in runs),
     }
-    clean = evaluation.verify(models, asked.identities, asked.pairs, **shared)
+    clean = evaluation.verify(models, people.identities, people.pairs, **shared)
     if not suite:
         return FaceReport(clean, None)
     others = {title: _surrogates(own, runs) for title, own in (transfer_from or {}).items()}
@@ -120,8 +128,8 @@ def evaluate_faces(
 
     attacked = evaluation.verify_attacked(
         models,
-        asked.identities,
-        asked.pairs,
+        people.identities,
+        people.pairs,
         suite,
         minimum_eps=least,
         transfer_from=others or None,
@@ -137,6 +145,14 @@ def evaluate_faces(
 def embed_fn(run: Run) -> Any:
     """`images [b, h, w, c] -> embeddings [b, d]`, a pytree of the run's weights, compiled once a net."""
     return embedding_fn(run.model, run.params, run.stats)
+
+
+def mean_image(images: Any) -> np.ndarray:
+    """float32 `[h, w, c]` in [0, 1], of uint8 images, a thousand at a time."""
+    total = np.zeros(images.shape[1:], np.float64)
+    for start in range(0, len(images), 1000):
+        total += np.asarray(images[start : start + 1000]).sum(axis=0, dtype=np.float64)
+    return (total / (255 * len(images))).astype(np.float32)
 
 
 def _models(runs: Sequence[Run]) -> Any:
@@ -190,13 +206,14 @@ def _surrogates(others: Sequence[Run], runs: Sequence[Run]) -> Any:
     return _models(others)
 
 
-def _asked(
+def asked(
     runs: Sequence[Run],
     dataset: str | None,
     pairs: str | os.PathLike | None,
     data_dir: str | os.PathLike | None,
     log_fn: Callable[[str], None],
-) -> _Asked:
+) -> Asked:
+    """The test people of the runs' folds, or everybody in another set; see `evaluate_faces`."""
     configs = [_config(run) for run in runs]
     if dataset is not None and dataset != configs[0].dataset:
         if len(runs) > 1:
@@ -247,7 +264,7 @@ def _own(
     configs: Sequence[FaceData],
     data_dir: str | os.PathLike | None,
     log_fn: Callable[[str], None],
-) -> _Asked:
+) -> Asked:
     """Every run on the people that its own fold tests."""
     _check_one_division(runs, configs)
     loaded: list[Faces] = []
@@ -270,7 +287,8 @@ def _own(
         for part in ("test", "validation")
     }
     seen = [np.concatenate([found.part.train, found.unlabelled]) for found in loaded]
-    return _Asked(loaded[0].identities, lists["test"], lists["validation"], seen)
+    means = [mean_image(found.train.images) for found in loaded]
+    return Asked(loaded[0].identities, lists["test"], lists["validation"], seen, means)
 
 
 def _elsewhere(
@@ -280,7 +298,7 @@ def _elsewhere(
     pairs: str | os.PathLike | None,
     data_dir: str | os.PathLike | None,
     log_fn: Callable[[str], None],
-) -> _Asked:
+) -> Asked:
     """Everybody in another set: by a list of pairs, or by folds that are divided as the run's own."""
     height, width, channels = run.model.image_shape
     people = data.load_identities(
@@ -307,13 +325,14 @@ def _elsewhere(
         pairs = beside
     if pairs is not None:
         listed = data.read_lfw_pairs(Path(pairs), people)
-        return _Asked(people, listed, _from_other_folds(listed), None)
+        return Asked(people, listed, _from_other_folds(listed), None, [mean_image(people.images)])
     folds = data.identity_folds(people, config.num_folds, config.num_validation, config.seed)
     test, validation = (
         data.fold_pairs(people, folds, part, num_impostor=config.num_impostor, seed=config.seed)
         for part in ("test", "validation")
     )
-    return _Asked(people, test, validation, None)
+    shown = np.unique(np.concatenate([validation.first, validation.second]))
+    return Asked(people, test, validation, None, [mean_image(people.images[shown])])
 
 
 def _from_other_folds(listed: Pairs) -> Pairs:

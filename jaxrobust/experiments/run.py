@@ -5,7 +5,6 @@ A run's folder holds `config.json` (the resolved configuration with the classes 
 finished. A run with a teacher also has the teacher's run in `teacher/` and `pseudo_labels.npz`.
 """
 
-import functools
 import json
 import os
 import time
@@ -22,6 +21,7 @@ from jaxrobust.experiments._files import read_rows, write_text
 from jaxrobust.experiments._prepare import Prepared, check, opening, prepare, validate_every
 from jaxrobust.experiments.experiment import DataConfig, Experiment
 from jaxrobust.experiments.face_data import FaceData
+from jaxrobust.experiments.functions import logits_fn
 from jaxrobust.objectives import FaceGated, gate_report
 from jaxrobust.training import Runtime, TrainState
 from jaxrobust.types import Model, PyTree
@@ -58,11 +58,7 @@ class Run:
     @property
     def logits_fn(self) -> Callable[[jax.Array], jax.Array]:
         """`images [b, h, w, c] -> logits [b, k]`, for `jaxrobust.attack`; a pytree of its parameters."""
-        return jax.tree_util.Partial(functools.partial(_logits, self.model), self.params, self.stats)
-
-
-def _logits(model: Model, params: PyTree, stats: PyTree, images: jax.Array) -> jax.Array:
-    return model.apply(params, stats, images, train=False)[0].logits
+        return logits_fn(self.model, self.params, self.stats)
 
 
 def train(

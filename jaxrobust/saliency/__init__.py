@@ -28,8 +28,9 @@ from jaxrobust.saliency.regions import (
 )
 from jaxrobust.saliency.rise import RISE
 from jaxrobust.saliency.smooth_grad import SmoothGrad
-from jaxrobust.saliency.stages import model_embeddings, model_logits, of_images
+from jaxrobust.saliency.stages import model_embeddings, model_logits, of_images, with_weights
 from jaxrobust.saliency.targets import (
+    class_log_odds,
     class_log_probability,
     class_logit,
     class_probability,
@@ -75,6 +76,7 @@ __all__ = [
     "TopFraction",
     "centre_disc",
     "channel_sum",
+    "class_log_odds",
     "class_log_probability",
     "class_logit",
     "class_probability",
@@ -96,4 +98,5 @@ __all__ = [
     "similarity",
     "smooth",
     "spearman",
+    "with_weights",
 ]

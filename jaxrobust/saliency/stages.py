@@ -61,6 +61,29 @@ def model_embeddings(model: Model, params: PyTree, stats: PyTree, *, at: str | N
     return _scores(_embedding, model, params, stats, at)
 
 
+def with_weights(scores: ScoreFn, params: PyTree, stats: PyTree) -> ScoreFn:
+    """What `model_logits` or `model_embeddings` gave, of the same net with other weights, cut where that is.
+
+    >>> from jaxrobust.models import TinyCNN, build
+    >>> model = build(TinyCNN(), (8, 8, 1))
+    >>> first, second = (model.init(jax.random.key(i)) for i in range(2))
+    >>> moved = with_weights(model_logits(model, *first, at="conv4"), *second)
+    >>> images = jnp.ones((1, 8, 8, 1))
+    >>> bool((moved(images, Example(images, None)) == model_logits(model, *second)(images, None)).all())
+    True
+    """
+    if isinstance(scores, Stages):
+        parts = (_weighted(fn, params, stats) for fn in (scores.features_fn, scores.head_fn))
+        return Stages(*parts)
+    return _weighted(scores, params, stats)
+
+
+def _weighted(fn: Any, params: PyTree, stats: PyTree) -> Any:
+    if not isinstance(fn, Partial) or fn.func not in (_whole, _features, _head):
+        raise ValueError(f"Expected what model_logits or model_embeddings gave, got {fn!r}.")
+    return Partial(fn.func, *fn.args[:-2], params, stats)
+
+
 def of_images(fn: Any) -> ScoreFn:
     """A function of images alone, of your own model, as a score function `(images, example)`.
 

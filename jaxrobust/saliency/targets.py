@@ -34,6 +34,21 @@ def class_log_probability(score_fn: ScoreFn) -> TargetFn:
     return _then(_class_log_probability, score_fn)
 
 
+def class_log_odds(score_fn: ScoreFn) -> TargetFn:
+    r"""$\log\frac{p}{1 - p}$ of the class in `Example.target`: its logit over the log-sum-exp of the others.
+
+    Unlike the log-probability it still moves, in float32, where the model is as good as certain.
+
+    >>> from jaxrobust.saliency import of_images
+    >>> sure = of_images(lambda images: images.sum(axis=(1, 2)) * jnp.array([100.0, 0.0]))
+    >>> image = jnp.ones((1, 1, 1, 2))
+    >>> ex = Example(image, jnp.array([0]))
+    >>> [float(fn(sure)(image, ex)[0]) for fn in (class_log_odds, class_log_probability)]
+    [100.0, 0.0]
+    """
+    return _then(_class_log_odds, score_fn)
+
+
 def class_probability(score_fn: ScoreFn) -> TargetFn:
     """The probability, by softmax, of the class in `Example.target`."""
     return _then(_class_probability, score_fn)
@@ -83,6 +98,13 @@ def _class_logit(logits: Array, example: Example) -> Array:
 
 def _class_log_probability(logits: Array, example: Example) -> Array:
     return _class_logit(jax.nn.log_softmax(logits.astype(jnp.float32)), example)
+
+
+def _class_log_odds(logits: Array, example: Example) -> Array:
+    logits = logits.astype(jnp.float32)
+    own = _class_logit(logits, example)
+    others = jnp.where(jax.nn.one_hot(example.target, logits.shape[-1]) > 0, -jnp.inf, logits)
+    return own - jax.nn.logsumexp(others, axis=-1)
 
 
 def _class_probability(logits: Array, example: Example) -> Array:

@@ -1,4 +1,7 @@
-"""A run's embeddings as a function, equal for equal models, so that all runs of a net share its programs."""
+"""A model's logits and embeddings as functions, equal for equal models, so that runs of a net share programs.
+
+Not a `functools.partial` inside: two of those are never equal, and each would compile its own programs.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -8,6 +11,17 @@ import jax
 
 from jaxrobust.numerics.compile import jit
 from jaxrobust.types import Array, Model, PyTree
+
+
+@dataclass(frozen=True)
+class Logits:
+    """`(params, stats, images [b, h, w, c]) -> logits [b, k]` of a model, in eval mode."""
+
+    model: Model
+
+    def __call__(self, params: PyTree, stats: PyTree, images: Array) -> Array:
+        """Float32 logits."""
+        return self.model.apply(params, stats, images, train=False)[0].logits
 
 
 @dataclass(frozen=True)
@@ -21,9 +35,13 @@ class Embedding:
         return _compiled()(self.model, params, stats, images)
 
 
+def logits_fn(model: Model, params: PyTree, stats: PyTree) -> Any:
+    """`images [b, h, w, c] -> logits [b, k]`, a pytree of its weights."""
+    return jax.tree_util.Partial(Logits(model), params, stats)
+
+
 def embedding_fn(model: Model, params: PyTree, stats: PyTree) -> Any:
     """`images [b, h, w, c] -> embeddings [b, d]`, a pytree of its weights."""
-    # Not a `functools.partial` inside: two of those are never equal, and each would compile its own programs.
     return jax.tree_util.Partial(Embedding(model), params, stats)
 
 
