@@ -17,11 +17,10 @@ def audit():
 @click.argument("runs", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT...", nargs=-1, required=True)
 @click.option(
     "--maps",
-    default="occlusion,integrated_gradients,grad_cam",
-    show_default=True,
     metavar="NAMES",
     help="Saliency maps separated by commas, with parameters like occlusion:window=8,stride=4; "
-    "grad_cam@LAYER chooses the layer.",
+    "grad_cam@LAYER chooses the layer. Default: occlusion (of images under 16 pixels with a quarter of the "
+    "side as its window), integrated_gradients, grad_cam.",
 )
 @click.option(
     "--regions",
@@ -133,7 +132,8 @@ def saliency(
 
     \b
     Examples:
-      jaxrobust audit saliency runs/digits_srt-seed0 --maps occlusion:window=2,stride=1
+      jaxrobust audit saliency runs/digits_srt-seed0
+      jaxrobust audit saliency runs/digits_srt-seed0 --maps rise:num=1000,smooth_grad --fraction 0.1
       jaxrobust audit saliency runs/mnist1k_srt-seed0 --perturb mean,blur,region_pgd:eps=0.3,patch
       jaxrobust audit saliency runs/mnist1k_srt-seed0 --maps occlusion,rise,grad_cam@conv3 --regions best_box
       jaxrobust audit saliency runs/fold0 runs/fold1 runs/fold2 runs/fold3 --no-pictures
@@ -147,7 +147,7 @@ def saliency(
     first = every[0]
     height, width, _ = first.model.image_shape
     found_maps, layers = {}, {}
-    for text in _split(maps):
+    for text in _split(maps or _maps(min(height, width))):
         title, method, layer = audits.parse_map(text)
         found_maps[title] = method
         if isinstance(method, rooms.GradCAM):
@@ -194,6 +194,12 @@ def saliency(
         pictures=pictures,
     )
     common.say(f"Report: {paths.html}")
+
+
+def _maps(side: int) -> str:
+    """The default maps; a window as large as the image would explain nothing."""
+    window = "" if side >= 16 else f":window={max(side // 4, 1)},stride={max(side // 8, 1)}"
+    return f"occlusion{window},integrated_gradients,grad_cam"
 
 
 def _split(text: str) -> list[str]:

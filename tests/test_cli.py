@@ -105,6 +105,26 @@ def test_evaluate_prints_a_table_and_writes_the_report(finished, command, tmp_pa
     assert (tmp_path / "report.html").stat().st_size > 1000
 
 
+def test_a_run_is_audited_where_it_looks(finished, command, tmp_path):
+    small = ("--num=20", "--num-sanity=2", "--num-draws=20", "--fraction=0.1", "--batch-size=20")
+    code, out, err = command(
+        "audit", "saliency", finished, *small, "--perturb=mean,patch:steps=2", "--report", tmp_path
+    )
+    assert code == 0, err
+    assert "| worst over maps | patch:steps=2 |" in out
+    said = json.loads((tmp_path / "saliency.json").read_text())
+    assert [row["map"] for row in said["maps"]] == [
+        "occlusion:window=2,stride=1", "integrated_gradients", "grad_cam",
+    ]  # fmt: skip
+    assert list(said["maps"][0]["cascade"]) == ["fc3", "fc2", "fc1", "conv4", "conv3", "conv2", "conv1"]
+    assert said["command"].startswith("jaxrobust audit saliency")
+    assert "<h2>Best and worst</h2>" in (tmp_path / "saliency.html").read_text()
+    code, _, err = command("audit", "saliency", finished, "--maps=oclusion")
+    assert code == 1 and "Did you mean 'occlusion'" in err
+    code, _, err = command("audit", "saliency", finished, finished)
+    assert code == 1 and "one classifier at a time" in err
+
+
 def test_export_takes_its_accuracy_from_a_report(finished, command, tmp_path):
     report, out = tmp_path / "report", tmp_path / "out"
     options = ("--attacks=none,fgsm", "--num=20", "--no-curves", "--report", report)
