@@ -7,6 +7,14 @@ from jaxrobust.evaluation._attacked_report import (
     MinimumRow,
 )
 from jaxrobust.evaluation._provenance import hardware, radius_label, versions
+from jaxrobust.evaluation._reconstruction_inputs import AttackedFold, Reconstructed
+from jaxrobust.evaluation._reconstruction_report import (
+    CriticRow,
+    HeldOut,
+    LikenessRow,
+    ReconstructionReport,
+    Strip,
+)
 from jaxrobust.evaluation._types import (
     CLEAN,
     WORST,
@@ -36,11 +44,15 @@ from jaxrobust.evaluation.adversarial_sets import (
     save_adversarial,
 )
 from jaxrobust.evaluation.attacked_verification import verify_attacked
+from jaxrobust.evaluation.attackers import check_attackers, check_images_apart, overlap
 from jaxrobust.evaluation.breakage import Breakage, breakage
+from jaxrobust.evaluation.critics import Critic, calibrated_critic
 from jaxrobust.evaluation.curves import accuracy_curve, curve_and_flags, curve_of
 from jaxrobust.evaluation.identification import Rank1, rank1
+from jaxrobust.evaluation.leak import Band, band_of, calibrated_ssim, doubts, leak_score
 from jaxrobust.evaluation.names import parse, split_names, suite
 from jaxrobust.evaluation.platt import Platt, fit_platt
+from jaxrobust.evaluation.reconstruction import measure_reconstructions
 from jaxrobust.evaluation.report import Paths, write_report
 from jaxrobust.evaluation.resolution import Resolution, Resolved, finest_far, resolution
 from jaxrobust.evaluation.robust import evaluate
@@ -86,12 +98,16 @@ __all__ = [
     "THREATS",
     "WORST",
     "AdversarialSet",
+    "AttackedFold",
     "AttackedRow",
     "AttackedVerificationReport",
+    "Band",
     "Bootstrap",
     "Breakage",
     "Certificate",
     "Colours",
+    "Critic",
+    "CriticRow",
     "Curve",
     "Decisions",
     "Distances",
@@ -99,14 +115,18 @@ __all__ = [
     "Estimate",
     "EvalAttack",
     "FoldRow",
+    "HeldOut",
     "Lengths",
     "Level",
+    "LikenessRow",
     "MinimumRow",
     "OperatingPoint",
     "Paths",
     "Platt",
     "Rank1",
     "Rates",
+    "Reconstructed",
+    "ReconstructionReport",
     "Report",
     "Resolution",
     "Resolved",
@@ -114,6 +134,7 @@ __all__ = [
     "Sample",
     "Seen",
     "StoredAttack",
+    "Strip",
     "Surrogate",
     "TarAtFar",
     "TargetFn",
@@ -123,27 +144,36 @@ __all__ = [
     "View2",
     "accuracy_curve",
     "adversarial_file",
+    "band_of",
     "best_threshold",
     "breakage",
+    "calibrated_critic",
+    "calibrated_ssim",
     "certificate_row",
     "certificate_table",
     "certified_accuracy",
     "certified_curve",
     "certify",
+    "check_attackers",
+    "check_images_apart",
     "check_smoothing",
     "comparison_table",
     "curve_and_flags",
     "curve_of",
     "decision_rates",
+    "doubts",
     "eer",
     "evaluate",
     "evaluate_adversarial",
     "finest_far",
     "fit_platt",
     "hardware",
+    "leak_score",
     "least_likely",
     "load_adversarial",
+    "measure_reconstructions",
     "next_class",
+    "overlap",
     "parse",
     "pooled_roc",
     "radius_label",

@@ -18,23 +18,44 @@ def embed(embed_fn: EmbedFn, identities: Identities, index: np.ndarray, batch_si
 
     The last batch is filled up, so that a jitted function is compiled once.
     """
+
+    def images_at(places: np.ndarray) -> np.ndarray:
+        return to_float(np.asarray(identities.images[index[places]]))
+
+    def name_of(place: int) -> str:
+        image = int(index[place])
+        return identities.files[image] if identities.files else f"{image} of {identities.name}"
+
+    return _units(embed_fn, images_at, len(index), batch_size, name_of)
+
+
+def embed_images(embed_fn: EmbedFn, images: np.ndarray, batch_size: int, what: str) -> np.ndarray:
+    """The same of images `[m, h, w, c]`, float in [0, 1], that are in no set; `what` they are, for errors."""
+    return _units(embed_fn, lambda at: images[at], len(images), batch_size, lambda i: f"{i} of {what}")
+
+
+def _units(
+    embed_fn: EmbedFn,
+    images_at: Callable[[np.ndarray], np.ndarray],
+    num: int,
+    batch_size: int,
+    name_of: Callable[[int], str],
+) -> np.ndarray:
     found = []
-    for start in range(0, len(index), batch_size):
-        rows = index[start : start + batch_size]
-        full = np.concatenate([rows, np.repeat(rows[-1:], batch_size - len(rows))])
-        out = np.asarray(embed_fn(to_float(np.asarray(identities.images[full]))))
+    for start in range(0, num, batch_size):
+        images = images_at(np.minimum(start + np.arange(batch_size), num - 1))
+        out = np.asarray(embed_fn(images))
         if out.ndim != 2 or len(out) != batch_size or out.dtype.kind in "bcOSU":
             raise ValueError(
                 f"The embedding function gave shape {out.shape} of {out.dtype} for {batch_size} images "
-                f"{list(identities.images.shape[1:])}; it must give real numbers [{batch_size}, d]."
+                f"{list(images.shape[1:])}; it must give real numbers [{batch_size}, d]."
             )
-        out = out[: len(rows)].astype(np.float64)
+        out = out[: num - start].astype(np.float64)
         if not np.isfinite(out).all():
-            bad = int(rows[np.flatnonzero(~np.isfinite(out).all(axis=1))[0]])
-            which = identities.files[bad] if identities.files else f"{bad} of {identities.name}"
+            bad = start + int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
             raise ValueError(
-                f"The embedding of image {which} is not finite; repair the model (it takes float32 pixels in "
-                "[0, 1]), or leave the image out."
+                f"The embedding of image {name_of(bad)} is not finite; repair the model (it takes float32 "
+                "pixels in [0, 1]), or leave the image out."
             )
         length = np.linalg.norm(out, axis=1, keepdims=True)
         found.append(np.divide(out, length, out=np.zeros_like(out), where=length > 0).astype(np.float32))

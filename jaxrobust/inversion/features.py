@@ -10,9 +10,9 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxrobust import _validate
-from jaxrobust.inversion._rows import in_chunks
 from jaxrobust.inversion._types import FeaturesFn, Protection
 from jaxrobust.numerics import callables
+from jaxrobust.numerics.chunks import in_chunks
 from jaxrobust.types import Array, Model, Outputs, PyTree
 
 EMBEDDING, LOGITS = "embedding", "logits"

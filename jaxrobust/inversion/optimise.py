@@ -10,10 +10,10 @@ import numpy as np
 import optax
 
 from jaxrobust import _validate
-from jaxrobust.inversion._rows import in_chunks
 from jaxrobust.inversion._types import FeaturesFn
 from jaxrobust.inversion.distances import relative_squares
 from jaxrobust.numerics import callables
+from jaxrobust.numerics.chunks import in_chunks
 from jaxrobust.types import Array, PyTree
 
 _SMOOTH = 1e-8

@@ -3,7 +3,7 @@
 from jaxrobust.models import pca_lda
 from jaxrobust.models._build import build, num_params
 from jaxrobust.models.adapters import from_callable, score_fn
-from jaxrobust.models.decoder import Decoder
+from jaxrobust.models.decoder import Decoder, decode
 from jaxrobust.models.face_cnn import FaceCNN
 from jaxrobust.models.heads import check_scale
 from jaxrobust.models.import_torch import load_state_dict
@@ -51,6 +51,7 @@ __all__ = [
     "build",
     "check_scale",
     "computes_in",
+    "decode",
     "from_callable",
     "in_precision",
     "load_state_dict",

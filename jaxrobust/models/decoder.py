@@ -5,12 +5,15 @@ from functools import partial
 
 import flax.linen as nn
 import jax
+import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxrobust import _validate
 from jaxrobust.models._checks import check_image_shape
 from jaxrobust.models._layers import Conv, Dense, GroupNorm
 from jaxrobust.models._upsample import DoubledConv
-from jaxrobust.types import Array, Outputs
+from jaxrobust.numerics.chunks import in_chunks
+from jaxrobust.types import Array, Model, Outputs, PyTree
 
 _FACTOR = 8
 IMAGE = "image"
@@ -48,7 +51,7 @@ class Decoder(nn.Module):
     ...     lambda key: model.apply(*model.init(key), jax.numpy.zeros((2, 1, 1, 128)), train=False),
     ...     jax.random.key(0))
     >>> outputs.taps["image"].shape, outputs.logits.shape, num_params(model)
-    ((2, 56, 46, 1), (2, 2576), 790497)
+    ((2, 56, 46, 1), (2, 2576), 790641)
     """
 
     image_shape: tuple[int, int, int] = (56, 46, 1)
@@ -94,3 +97,37 @@ class Decoder(nn.Module):
             return dense(h * w * wide)(x.reshape(b, -1)).reshape(b, h, w, wide)
         x = Conv(wide, (1, 1), dtype=self.dtype, name="seed")(x)
         return x if (rows, columns) == (h, w) else jax.image.resize(x, (b, h, w, wide), "linear")
+
+
+def decode(
+    model: Model, params: PyTree, stats: PyTree, features: ArrayLike, *, batch_size: int = 64
+) -> np.ndarray:
+    """Images from features by a trained decoder, in batches of one size.
+
+    Args:
+        model: from `build(Decoder(...), features_shape)`.
+        params, stats: its weights.
+        features: `[n, d]` or `[n, h', w', c']`, as `inversion.publish` gives them.
+        batch_size: rows per call, always exactly so many.
+
+    Returns:
+        float32 `[n, H, W, C]` in [0, 1].
+
+    Raises:
+        ValueError: for features of another shape than the decoder's.
+    """
+    values = np.asarray(features, np.float32)
+    if values.ndim == 2:
+        values = values[:, None, None]
+    if values.shape[1:] != model.image_shape:
+        raise ValueError(
+            f"Expected features [n, {', '.join(map(str, model.image_shape))}], as the decoder was trained "
+            f"with, got {list(np.shape(features))}."
+        )
+    return in_chunks(_decoded, (model,), (params, stats), values, batch_size)
+
+
+def _decoded(model: Model, params: PyTree, stats: PyTree, features: Array) -> Array:
+    taps = model.apply(params, stats, features, train=False)[0].taps
+    assert taps is not None
+    return taps[IMAGE]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.models import DECODERS, MODELS, Decoder, Precision, build, num_params, with_precision
+from jaxrobust.models import DECODERS, MODELS, Decoder, Precision, build, decode, num_params, with_precision
 from jaxrobust.models._upsample import doubled_conv
 from jaxrobust.numerics.convolution import conv2d
 
@@ -107,6 +107,17 @@ def test_bf16_computes_in_bf16_and_gives_float32():
 
 def test_it_is_registered_apart_from_classifiers():
     assert DECODERS["decoder"] is Decoder and not set(DECODERS) & set(MODELS)
+
+
+def test_decoding_many_is_decoding_each():
+    model, params, stats = made()
+    x = values(7, 6)
+    found = decode(model, params, stats, x, batch_size=3)
+    expected = apply(model, params, stats, x[:, None, None]).taps["image"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(found, decode(model, params, stats, x[:, None, None], batch_size=3))
+    with pytest.raises(ValueError, match=r"Expected features \[n, 1, 1, 6\].*got \[7, 5\]"):
+        decode(model, params, stats, x[:, :5])
 
 
 @pytest.mark.parametrize(
