@@ -117,6 +117,9 @@ def _of_export(export: Any, own: Neighbourhood | None) -> Served:
 def _neighbourhood(text: str) -> Neighbourhood:
     """A neighbourhood as it is written in an override."""
     field = "objective.attack.neighbourhood"
+    # A bare name would keep the radii of the experiment that it is read with.
+    if "(" not in text:
+        raise ValueError(f"--stability: expected radii too, as 'linf(eps=0.1)', got {text!r}.")
     try:
         changed: Any = experiments.apply_overrides(experiments.get("digits_at"), [f"{field}={text}"])
     except ValueError as error:

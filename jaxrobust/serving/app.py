@@ -49,7 +49,7 @@ def create_app(service: Service, keys: Keys | None = None) -> Any:
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        exception_handlers={Problem: _refused, HTTPException: _unknown},
+        exception_handlers={Problem: _refused, HTTPException: _unknown, Exception: _failed},
     )
     app.router.redirect_slashes = False
     return Shell(app, service.metrics, {route.path for route in routes})
@@ -227,6 +227,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     """A problem; what is left of the body is read away, so that its sender hears of it."""
     await uploads.discard(request)
     return answer(request, error)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """What nobody expected; Starlette raises it again, and `Shell` writes it into the log."""
+    return answer(request, Problem(500, "internal", "The server's log has more, under this request's id."))
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

@@ -1,5 +1,6 @@
 """Around every request: an id, headers for security, a line in the log, numbers for Prometheus."""
 
+import logging
 import re
 import time
 import uuid
@@ -10,7 +11,6 @@ from starlette.datastructures import MutableHeaders
 
 from jaxrobust.serving.logs import log
 from jaxrobust.serving.metrics import Metrics
-from jaxrobust.serving.problems import Problem
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _POLICY = (
@@ -30,7 +30,7 @@ SECURITY_HEADERS = {
 
 
 class Shell:
-    """The outermost ASGI layer. An exception that nobody expected becomes a 500 without its message.
+    """The outermost ASGI layer. An exception that nobody expected is in the log, without its message.
 
     Args:
         app: what answers.
@@ -62,12 +62,9 @@ class Shell:
 
         try:
             await self.app(scope, receive, sending)
+        # It has been answered by a 500 already, where it still could be.
         except Exception as error:
-            log("failed", level=40, error=error, request=request_id)
-            scope["problem"] = "internal"
-            if not status:
-                detail = "Its log has more, under this request's id."
-                await Problem(500, "internal", detail).response(request_id)(scope, receive, sending)
+            log("failed", level=logging.ERROR, error=error, request=request_id)
         self._count(scope, status, time.monotonic() - began, request_id)
 
     def _count(self, scope: Any, status: int, seconds: float, request_id: str) -> None:

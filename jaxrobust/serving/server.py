@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -51,19 +52,7 @@ def serve(
         server.should_exit = True
 
     service = Service(served, load_fn, settings, failed)
-    config = uvicorn.Config(
-        create_app(service, keys),
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http="h11",
-        ws="none",
-        lifespan="on",
-        h11_max_incomplete_event_size=_HEAD_BYTES,
-        limit_concurrency=_CONNECTIONS,
-    )
+    config = configuration(create_app(service, keys), host, port)
     # Bound here, so that a port that is taken is an error of the call.
     socket = _bound(config)
     server = _Server(config, service)
@@ -80,6 +69,23 @@ def serve(
             signal.signal(one, handler)
     if failures:
         raise failures[0]
+
+
+def configuration(app: Any, host: str, port: int) -> uvicorn.Config:
+    """uvicorn's, with limits of its own; h11, since the faster parser bounds no head."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+        limit_concurrency=_CONNECTIONS,
+    )
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

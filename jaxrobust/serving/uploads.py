@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -45,22 +45,20 @@ async def one(request: Request, ticket: Ticket, settings: Settings) -> bytes:
 
 async def named(request: Request, ticket: Ticket, settings: Settings, names: tuple[str, ...]) -> list[bytes]:
     """The files of a form's fields, each of which must be there once."""
-    form = await _form(request, ticket, settings, len(names))
-    found = form.multi_items()
+    found = await _form(request, ticket, settings, len(names))
     if sorted(name for name, _ in found) != sorted(names):
         wanted = " and ".join(f"`{name}`" for name in names)
         raise Problem(422, "bad-request", f"Expected the form to have {wanted}, one file each, and no more.")
-    return [await _bytes(form[name]) for name in names]
+    return [dict(found)[name] for name in names]
 
 
 async def several(request: Request, ticket: Ticket, settings: Settings) -> list[bytes]:
     """The files of a form, all in the field `file`, at most `max_batch`; the ticket holds so many images."""
-    form = await _form(request, ticket, settings, settings.max_batch)
-    found = form.multi_items()
+    found = await _form(request, ticket, settings, settings.max_batch)
     if not found or any(name != "file" for name, _ in found):
         raise Problem(422, "bad-request", "Expected the form to have files in the field `file`, and no more.")
     ticket.images(len(found))
-    return [await _bytes(value) for _, value in found]
+    return [body for _, body in found]
 
 
 async def discard(request: Request) -> None:
@@ -80,7 +78,8 @@ async def discard(request: Request) -> None:
         return
 
 
-async def _form(request: Request, ticket: Ticket, settings: Settings, most: int) -> FormData:
+async def _form(request: Request, ticket: Ticket, settings: Settings, most: int) -> list[tuple[str, bytes]]:
+    """The files of a form by field, in their order."""
     kind = media_type(request.headers)
     if kind != FORM:
         raise Problem(415, "unsupported-type", f"Expected {FORM}, got {_shown(kind)}.")
@@ -90,7 +89,7 @@ async def _form(request: Request, ticket: Ticket, settings: Settings, most: int)
         yield body
 
     try:
-        return await _Parser(
+        form = await _Parser(
             request.headers, stream(), max_files=most, max_fields=4, max_part_size=4096
         ).parse()
     except MultiPartException as error:
@@ -98,6 +97,10 @@ async def _form(request: Request, ticket: Ticket, settings: Settings, most: int)
     # The parser raises others on some damaged heads.
     except (ValueError, KeyError, IndexError, UnicodeError):
         raise Problem(400, "bad-request", "The form cannot be read: its parts are damaged.") from None
+    try:
+        return [(name, await _bytes(value)) for name, value in form.multi_items()]
+    finally:
+        await form.close()
 
 
 async def _body(request: Request, ticket: Ticket, settings: Settings) -> bytes:

@@ -22,6 +22,7 @@ from jaxrobust._cli_served import _OfRun
 from jaxrobust.models import TinyCNN
 from jaxrobust.neighbourhoods import LInf
 from jaxrobust.serving import Keys, Served, Service, Settings, create_app
+from jaxrobust.serving.server import configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = tuple(f"digit {i}" for i in range(10))
@@ -60,10 +61,7 @@ def encode(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
 @contextlib.contextmanager
 def running(service: Service, keys: Keys | None = None):
     """The service behind a socket of this process; gives its address."""
-    config = uvicorn.Config(
-        create_app(service, keys), port=0, log_config=None, access_log=False, http="h11", ws="none"
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configuration(create_app(service, keys), "127.0.0.1", 0))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
