@@ -25,8 +25,8 @@ help:  ## these lines
 	@$(BENCH_BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "jaxrobust needs Python 3.11 or newer: remove .venv-bench, then make PYTHON=python3.11 ..."; exit 1; }
 	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
 	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'torchattacks==3.5.1' 'cleverhans==4.0.0'
-	$(BENCH_BIN)/python -c 'import art, cleverhans, foolbox, jaxrobust, pyautoattack, torch, torchattacks'
+	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'torchattacks==3.5.1' 'cleverhans==4.0.0' 'captum==0.9.0'
+	$(BENCH_BIN)/python -c 'import art, captum, cleverhans, foolbox, jaxrobust, pyautoattack, torch, torchattacks'
 	@touch $@
 
 install: .venv/.installed  ## the environment in .venv with the command jaxrobust in it

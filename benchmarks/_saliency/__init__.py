@@ -1,0 +1,1 @@
+"""Saliency maps against Captum: equality first, then speed."""
