@@ -13,7 +13,8 @@ from flax import linen as nn
 from jaxrobust import _validate
 from jaxrobust.attacks import ATTACKS, DESIGNATIONS, FORWARD_DERIVATIVES, GRADIENTS, STARTS
 from jaxrobust.experiments.face_data import FaceData
-from jaxrobust.models import MODELS
+from jaxrobust.inversion import DISTANCES, OPTIMIZERS, PROTECTIONS
+from jaxrobust.models import DECODERS, MODELS
 from jaxrobust.neighbourhoods import NEIGHBOURHOODS
 from jaxrobust.numerics.losses import LOSSES
 from jaxrobust.numerics.margins import MARGIN_LOSSES
@@ -35,6 +36,10 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "regulariser": REGULARISERS,
     "designation": DESIGNATIONS,
     "forward_derivative": FORWARD_DERIVATIVES,
+    "decoder": DECODERS,
+    "protection": PROTECTIONS,
+    "distance": DISTANCES,
+    "image_optimizer": OPTIMIZERS,
 }
 
 _PROTOCOLS = {Attack: "attack", Neighbourhood: "neighbourhood", Objective: "objective", nn.Module: "model"}
@@ -101,6 +106,10 @@ def hint_kind(hint: Any) -> str | None:
     """The registry that a declared type stands for, within unions and tuples too."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType, tuple):
         return next((kind for arg in typing.get_args(hint) if (kind := hint_kind(arg))), None)
+    # A decoder is a module too, and no model that classifies.
+    own = next((kind for kind, table in REGISTRIES.items() if any(hint is m for m in table.values())), None)
+    if own is not None:
+        return own
     parents = getattr(hint, "__mro__", ())
     return next((kind for protocol, kind in _PROTOCOLS.items() if protocol in parents), None)
 

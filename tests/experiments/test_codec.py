@@ -11,7 +11,8 @@ from jaxrobust.evaluation import ThreatModel
 from jaxrobust.experiments import _components, codec, registry, srt_mnist
 from jaxrobust.experiments.experiment import Experiment
 from jaxrobust.experiments.registry import EXPERIMENTS
-from jaxrobust.models import MODELS
+from jaxrobust.inversion import Features, Noisy, Quantised, TopK, TVInversion, one_minus_cosine
+from jaxrobust.models import MODELS, Decoder
 from jaxrobust.neighbourhoods import L2, Compose, LInf, RotationTranslation
 from jaxrobust.numerics import losses
 from jaxrobust.numerics.margins import ArcFace
@@ -87,6 +88,22 @@ def test_a_gate_and_its_regulariser_survive_json(gate):
     assert saved["regulariser_fn"] == {"kind": "mter", "margin": 0.1}
     assert gate is None or saved["gate"]["measure"] == "val_tar"
     assert codec.from_json(Objective, saved) == objective
+
+
+def test_the_parts_of_a_privacy_audit_survive_json():
+    features = Features(layer="logits", protections=(TopK(keep=3), Quantised(bits=4), Noisy(ratio=0.5)))
+    method = TVInversion(steps=9, distance_fn=one_minus_cosine)
+    for value in (features, method, Decoder(image_shape=(16, 16, 3), width=8)):
+        assert codec.from_json(type(value), json.loads(json.dumps(codec.to_json(value)))) == value
+    assert codec.to_json(features)["protections"][1] == {"kind": "quantised", "bits": 4}
+    assert codec.to_json(method)["optimizer_fn"] == {"fn": "adam"}
+
+
+def test_no_name_that_runs_were_saved_with_has_become_ambiguous():
+    added = {"decoder", "protection", "distance", "image_optimizer"}
+    registries = _components.REGISTRIES
+    names = [name for kind in added for name in registries[kind]]
+    assert not [name for name in names for kind in set(registries) - added if name in registries[kind]]
 
 
 def test_an_unregistered_function_is_refused():
