@@ -67,6 +67,17 @@ def test_the_new_attack_is_an_attack():
     assert np.asarray(result.found).shape == (3,)
 
 
+def test_auditing_where_a_model_looks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict = {}
+    exec(block, names)
+    assert "worst over maps" in capsys.readouterr().out
+    assert names["report"].row("occlusion", perturbation="patch").excess["rolled"].low > 0
+    assert (tmp_path / "corner" / "saliency.html").is_file()
+
+
 @pytest.mark.parametrize("line", re.findall(r"^(jaxrobust [^#\n]*)", README, flags=re.MULTILINE))
 def test_the_command_lines_parse(line):
     import shlex
