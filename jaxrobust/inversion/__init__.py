@@ -14,6 +14,7 @@ from jaxrobust.inversion.distances import (
 from jaxrobust.inversion.features import (
     Features,
     content_keys,
+    embedding_of,
     protected,
     publish,
     victim_features,
@@ -37,6 +38,7 @@ __all__ = [
     "TopK",
     "Truncated",
     "content_keys",
+    "embedding_of",
     "invert",
     "one_minus_confidence",
     "one_minus_cosine",

@@ -1,6 +1,7 @@
 """What an attacker gets of an image: which layer of the model, and how it is protected."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from jax.tree_util import Partial
 from jaxrobust import _validate
 from jaxrobust.inversion._types import FeaturesFn, Protection
 from jaxrobust.numerics import callables
+from jaxrobust.numerics import compile as compiler
 from jaxrobust.numerics.chunks import in_chunks
 from jaxrobust.types import Array, Model, Outputs, PyTree
 
@@ -164,6 +166,25 @@ def publish(
     return found
 
 
+def embedding_of(features_fn: FeaturesFn, *, key: Array | None = None) -> Callable[[Any], Array]:
+    """What is published as an embedding, for `evaluation.verify`: what a mitigation costs in recognition.
+
+    Args:
+        features_fn: see `FeaturesFn`.
+        key: as in `publish`. The features of both images of a pair are protected, each by its own noise.
+
+    Returns:
+        `embed_fn(images [b, h, w, c]) -> [b, d]`, compiled once for each shape; maps are flattened.
+    """
+    structure, arrays = callables.split(features_fn, "features_fn")
+
+    def embed_fn(images: Any) -> Array:
+        images = jnp.asarray(images, jnp.float32)
+        return _compiled()(structure, arrays, key, images).reshape(images.shape[0], -1)
+
+    return embed_fn
+
+
 def content_keys(key: Array, images: Array) -> Array:
     """A key for every image `[b]`, from `key` and the image's pixels: where it lies in a batch is nothing."""
     bits = jax.lax.bitcast_convert_type(images.astype(jnp.float32), jnp.uint32).reshape(images.shape[0], -1)
@@ -207,6 +228,12 @@ class _Published:
             own = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, i)
             values = one(values, state, own)
         return values
+
+
+@functools.cache
+def _compiled() -> Callable[..., Array]:
+    """Made on the first call: choosing compiler options starts the backend, which an import must not."""
+    return compiler.jit(_features, static_argnums=0)
 
 
 def _features(structure: callables.Structure, arrays: PyTree, key: Array | None, images: Array) -> Array:

@@ -16,6 +16,7 @@ from jaxrobust.inversion import (
     TopK,
     Truncated,
     content_keys,
+    embedding_of,
     perceptual_distance,
     protected,
     publish,
@@ -87,6 +88,13 @@ def test_noise_belongs_to_the_key_and_the_image_and_not_to_its_place():
         for images in (IMAGES, pixel, moved)
     ]
     assert len(np.unique(np.concatenate(words), axis=0)) == 21
+
+
+def test_what_is_published_is_an_embedding_to_verify():
+    features_fn = victim_features(Features(layer="conv4", protections=(Noisy(ratio=0.5),)), *victim())
+    for key in (None, jax.random.key(1)):
+        expected = publish(features_fn, IMAGES, key=key).reshape(7, -1)
+        np.testing.assert_allclose(embedding_of(features_fn, key=key)(IMAGES), expected, atol=1e-5)
 
 
 def test_other_weights_compile_nothing():

@@ -176,6 +176,15 @@ def test_four_devices_make_the_run_of_one(objective):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_a_feature_map_is_inverted_as_it_is():
+    model = build(TinyCNN(dropout=0.0), SHAPE)
+    features_fn = victim_features(Features(layer="conv2"), model, *model.init(jax.random.key(3)))
+    shape = jax.eval_shape(features_fn, jnp.zeros((1, *SHAPE))).shape[1:]
+    decoder = build(Decoder(image_shape=SHAPE, width=4, groups=2), shape)
+    state = trained(Inversion(features_fn=features_fn, window=3), 1, model=decoder)
+    assert shape[0] > 1 and state.params["seed"]["kernel"].shape[:2] == (1, 1)
+
+
 def flat(images, keys=None):
     return images.reshape(images.shape[0], -1)
 
