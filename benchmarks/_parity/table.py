@@ -185,18 +185,27 @@ def _failures(rows: list[dict[str, Any]]) -> str:
 def _pending(root: Path, rows: list[dict[str, Any]]) -> str:
     """The parts that are still to be run, also those whose settings or weights have changed since."""
     have = {(row["model"], row["case"], row["library"]) for row in rows if "stale" not in row}
-    lines = []
+    lines, left_out = [], []
     for model in cases.MODELS:
         for library in cases.LIBRARIES:
             compared = (store.read_json(root / "coverage" / f"{library}.json") or {}).get("compared", {})
             missing = [
                 case for case in cases.CASES if case in compared and (model, case, library) not in have
             ]
+            skipped = [case for case in missing if cases.is_left_out(model, case, library)]
+            missing = [case for case in missing if case not in skipped]
             if missing:
                 lines.append(f"- {model}, {NAMES[library]}: {', '.join(missing)}")
-    if not lines:
-        return ""
-    return "**Not run yet**, by model and library; the command goes on with these:\n\n" + "\n".join(lines)
+            if skipped:
+                why = cases.LEFT_OUT[library][1]
+                left_out.append(f"- {model}, {NAMES[library]}: {', '.join(skipped)} ({why})")
+    found = []
+    if lines:
+        found.append("**Not run yet**, by model and library; the command goes on with these:")
+        found.append("\n".join(lines))
+    if left_out:
+        found += ["**Left out**, run only where named (`--only`):", "\n".join(left_out)]
+    return "\n\n".join(found)
 
 
 def behind(row: dict[str, Any]) -> bool:
