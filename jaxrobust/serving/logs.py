@@ -53,5 +53,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
         logger.setLevel(level.upper())
     LOGGER.handlers = [handler]
     logging.getLogger("uvicorn").handlers = [handler]
+    # It quotes what clients send.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     # `uvicorn.error` is uvicorn's general logger; its lines go up to `uvicorn`.
     logging.getLogger("uvicorn.error").propagate = True
