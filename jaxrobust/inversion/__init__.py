@@ -19,7 +19,14 @@ from jaxrobust.inversion.features import (
     publish,
     victim_features,
 )
-from jaxrobust.inversion.optimise import OPTIMIZERS, Inverted, TVInversion, invert, total_variation
+from jaxrobust.inversion.optimise import (
+    OPTIMIZERS,
+    Inverted,
+    TVInversion,
+    chosen_method,
+    invert,
+    total_variation,
+)
 from jaxrobust.inversion.perceptual import perceptual_distance
 from jaxrobust.inversion.protections import PROTECTIONS, Noisy, Principal, Quantised, TopK, Truncated
 
@@ -37,6 +44,7 @@ __all__ = [
     "TVInversion",
     "TopK",
     "Truncated",
+    "chosen_method",
     "content_keys",
     "embedding_of",
     "invert",

@@ -1,6 +1,6 @@
 """Inversion by optimisation: an image whose features are those that were seen, and that looks like one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +12,10 @@ import optax
 from jaxrobust import _validate
 from jaxrobust.inversion._types import FeaturesFn
 from jaxrobust.inversion.distances import relative_squares
+from jaxrobust.inversion.features import publish
 from jaxrobust.numerics import callables
 from jaxrobust.numerics.chunks import in_chunks
+from jaxrobust.numerics.fidelity import ssim
 from jaxrobust.types import Array, PyTree
 
 _SMOOTH = 1e-8
@@ -54,7 +56,8 @@ class TVInversion:
     Args:
         steps: >= 1.
         learning_rate: of the first step, > 0; of `optax.adam` about the largest change of a pixel.
-        total_variation: lambda, >= 0; 0 leaves the prior out.
+        total_variation: lambda, >= 0; 0 leaves the prior out. The less the features say, the more prior is
+            needed: see `chosen_method`.
         restarts: from how many starts, >= 1; the one with the smallest distance is kept.
         noise: half the width of the uniform noise on the start, >= 0.
         distance_fn: d, of `DISTANCES`.
@@ -71,7 +74,7 @@ class TVInversion:
 
     steps: int = 300
     learning_rate: float = 0.05
-    total_variation: float = 1e-3
+    total_variation: float = 0.3
     restarts: int = 2
     noise: float = 0.1
     distance_fn: DistanceFn = relative_squares
@@ -178,6 +181,44 @@ def invert(
     best = distance.argmin(axis=1)
     at = np.arange(rows)
     return Inverted(image[at, best], distance[at, best])
+
+
+def chosen_method(
+    methods: Sequence[TVInversion],
+    features_fn: FeaturesFn,
+    images: Any,
+    *,
+    start: Any,
+    key: Array,
+    window: int = 11,
+    chunk: int = 32,
+) -> tuple[TVInversion, tuple[float, ...]]:
+    """The method that reconstructs the attacker's own images best, as a real one would choose it.
+
+    How much prior a model's features need is not known before: an embedding that is the image needs none, a
+    face net's a hundred times what would blur that one.
+
+    Args:
+        methods: candidates, for instance of several `total_variation`.
+        features_fn, start, key, chunk: as in `invert`.
+        images: `[n, h, w, c]`, float in [0, 1], of people who are no victims.
+        window: of the SSIM, in pixels.
+
+    Returns:
+        The method of the largest mean SSIM (the first of equals), and the mean SSIM of each.
+
+    Raises:
+        ValueError: no methods; otherwise as `invert`.
+    """
+    if not methods:
+        raise ValueError("Expected at least one method to choose from, got none.")
+    images = np.asarray(images, np.float32)
+    targets = publish(features_fn, images, batch_size=chunk)
+    scores = []
+    for method in methods:
+        found = invert(method, features_fn, targets, start=start, key=key, chunk=chunk)
+        scores.append(float(ssim(images, found.image, window=window).mean()))
+    return methods[int(np.argmax(scores))], tuple(scores)
 
 
 def _descents(

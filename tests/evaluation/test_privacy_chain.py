@@ -64,7 +64,7 @@ def trained(features_fn, num_steps):
 
 def optimised(features_fn, start):
     def reconstruct(features):
-        method = TVInversion(steps=60, restarts=1)
+        method = TVInversion(steps=60, restarts=1, total_variation=1e-3)
         return invert(method, features_fn, features, start=start, key=jax.random.key(0), chunk=36).image
 
     return reconstruct

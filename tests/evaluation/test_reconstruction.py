@@ -134,6 +134,19 @@ def test_numbers_by_hand():
     assert report.calibrated_ssim.value == pytest.approx((own - low) / (high - low), rel=1e-5)
 
 
+def test_rank_1_asks_reconstructions_among_real_photos():
+    """The gallery is each person's first photo, so that the reconstruction of that one is not asked about."""
+    attacked = fold(nearly)
+    made = attacked.victims.reconstructions.copy()
+    made[::4] = 0.5
+    report = measure(attacked._replace(victims=attacked.victims._replace(reconstructions=made)))
+    assert row_of(report).rank1 == row_of(good()).rank1
+    made[1::4] = made[0]
+    report = measure(attacked._replace(victims=attacked.victims._replace(reconstructions=made)))
+    assert row_of(report).rank1.hits < row_of(good()).rank1.hits
+    assert row_of(report).rank1_real == row_of(good()).rank1_real
+
+
 def test_the_critic_agrees_with_verify():
     """The achieved rates on the victims' real photos are those of face verification."""
     critic = critics()["PCA + LDA"]

@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 
 from jaxrobust.inversion import (
     TVInversion,
+    chosen_method,
     invert,
     one_minus_confidence,
     one_minus_cosine,
@@ -33,7 +34,7 @@ def pictures(b=5, seed=0):
 
 
 GREY = np.full(SHAPE, 0.5, np.float32)
-METHOD = TVInversion(steps=80)
+METHOD = TVInversion(steps=80, total_variation=1e-3)
 
 
 def linear(kernel, images):
@@ -85,6 +86,18 @@ def test_a_row_alone_is_that_row_among_others():
     np.testing.assert_allclose(wider.image, together.image, atol=1e-4)
 
 
+def test_rows_and_restarts_start_at_places_of_their_own():
+    features_fn = Partial(linear, orthonormal(20))
+    target = np.repeat(np.asarray(features_fn(pictures(1))), 3, axis=0)
+    method = TVInversion(steps=1, restarts=1, learning_rate=1e-6, noise=0.2)
+    found = invert(method, features_fn, target, start=GREY, key=KEY, chunk=3).image.reshape(3, -1)
+    away = found - 0.5
+    assert 0.15 < np.abs(away).max() < 0.2001 and np.abs(np.corrcoef(away) - np.eye(3)).max() < 0.3
+    again = invert(dataclasses.replace(method, restarts=4), features_fn, target, start=GREY, key=KEY, chunk=3)
+    # Row i's first restart is the one that it has alone; the nearest of four is mostly another.
+    assert (np.abs(again.image.reshape(3, -1) - found).max(axis=1) > 0.05).any()
+
+
 def test_the_best_restart_is_the_one_of_the_smallest_distance():
     images, features_fn = pictures(4), Partial(linear, orthonormal(20))
     target = np.asarray(features_fn(images))
@@ -126,6 +139,17 @@ def test_other_targets_starts_and_weights_compile_nothing():
         # One look at the shapes alone.
         assert len(traced) == (compiled if seed == 0 else 1)
     assert compiled > 1
+
+
+def test_the_less_is_seen_the_more_prior_is_chosen():
+    methods = [TVInversion(steps=60, restarts=1, total_variation=weight) for weight in (1e-4, 1.0)]
+    options = {"start": GREY, "key": KEY, "chunk": 5}
+    everything, scores = chosen_method(methods, identity, pictures(), **options)
+    assert everything is methods[0] and scores[0] > 0.95 and len(scores) == 2
+    little, _ = chosen_method(methods, Partial(linear, orthonormal(8)), pictures(), **options)
+    assert little is methods[1]
+    with pytest.raises(ValueError, match="at least one method"):
+        chosen_method([], identity, pictures(), **options)
 
 
 def test_total_variation_by_hand():
