@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.data import BatchSizes, ImageSet, ResidentFeed, Split, make_pairs
+from jaxrobust.data import BatchSizes, Identities, ImageSet, ResidentFeed, Split, load, make_pairs, to_float
 from jaxrobust.evaluation import (
     AttackedFold,
     Band,
     Reconstructed,
     calibrated_critic,
     check_attackers,
+    check_images_apart,
     measure_reconstructions,
 )
-from jaxrobust.inversion import TVInversion, content_keys, invert, publish
-from jaxrobust.models import Decoder, build, decode, pca_lda
+from jaxrobust.inversion import Features, TVInversion, content_keys, invert, publish, victim_features
+from jaxrobust.models import Decoder, TinyCNN, build, decode, pca_lda
 from jaxrobust.objectives import Inversion
 from jaxrobust.training import Cosine, OptimizerConfig, Runtime, Wrapper, fit
 from tests.evaluation.invented_faces import SHAPE, invented_faces, pixels
@@ -46,8 +47,21 @@ def noise(images, keys=None):
 
 def trained(features_fn, num_steps):
     """A decoder of the attackers' people."""
-    model = build(Decoder(image_shape=SHAPE, width=8), (1, 1, DIMENSIONS))
     people = FACES.as_classes(ATTACKERS)
+    return decoder_of(features_fn, (1, 1, DIMENSIONS), people, num_steps, image_shape=SHAPE, width=8)
+
+
+def optimised(features_fn, start):
+    def reconstruct(features):
+        method = TVInversion(steps=60, restarts=1, total_variation=1e-3)
+        return invert(method, features_fn, features, start=start, key=jax.random.key(0), chunk=36).image
+
+    return reconstruct
+
+
+def decoder_of(features_fn, features_shape, people, num_steps, **options):
+    """A decoder of these images, trained as anything else is."""
+    model = build(Decoder(**options), features_shape)
     split = Split(people, people.images[:0], ImageSet(people.images[:0], people.labels[:0]), {})
     state = fit(
         model=model,
@@ -60,14 +74,6 @@ def trained(features_fn, num_steps):
         progress=False,
     )
     return lambda features: decode(model, state.params, state.stats, features)
-
-
-def optimised(features_fn, start):
-    def reconstruct(features):
-        method = TVInversion(steps=60, restarts=1, total_variation=1e-3)
-        return invert(method, features_fn, features, start=start, key=jax.random.key(0), chunk=36).image
-
-    return reconstruct
 
 
 @functools.cache
@@ -114,6 +120,40 @@ def test_an_embedding_without_the_image_is_undetermined_and_not_low(features_fn)
     assert any("does not beat" in reason for reason in report.why_undetermined)
     constant_said = any("constant" in reason for reason in report.why_undetermined)
     assert constant_said == (features_fn is constant)
+
+
+def test_a_classifier_is_audited_by_class():
+    """Digits, and the last layer but one of a net that was not even trained: its features keep the image."""
+    digits = load("digits")
+    classes = Identities(digits.train.images, digits.train.labels, digits.class_names, "", "digits")
+    parts = {"attackers": np.arange(600), "held_out": np.arange(600, 700), "victims": np.arange(700, 820)}
+    pixels = {name: to_float(classes.images[index]) for name, index in parts.items()}
+    check_images_apart(classes.images[:700], classes.images[700:820])
+    model = build(TinyCNN(dropout=0.0), (8, 8, 1))
+    features_fn = victim_features(Features(), model, *model.init(jax.random.key(0)))
+    attackers = ImageSet(classes.images[:600], classes.identity[:600])
+    reconstruct = decoder_of(features_fn, (1, 1, 64), attackers, 150, image_shape=(8, 8, 1), width=8)
+    embed_fn = pca_lda.fit(pixels["attackers"], classes.identity[:600]).embed
+    validation = make_pairs(
+        classes._replace(images=classes.images[:700], identity=classes.identity[:700]), seed=0
+    )
+    of_held_out = validation.at((validation.first >= 600) & (validation.second >= 600))
+
+    def reconstructed(name):
+        images = pixels[name]
+        made = reconstruct(publish(features_fn, images))
+        return Reconstructed(images, made, classes.identity[parts[name]], parts[name])
+
+    attacked = AttackedFold(
+        victims=reconstructed("victims"),
+        held_out=reconstructed("held_out"),
+        mean_face=pixels["attackers"].mean(0),
+        features=publish(features_fn, pixels["victims"]),
+        critics={"PCA + LDA": calibrated_critic(embed_fn, classes, validation, far=0.05)},
+    )
+    report = measure_reconstructions([attacked], judge="PCA + LDA", window=7, num_draws=50)
+    assert report.band in (Band.MEDIUM, Band.HIGH) and report.leak.low > 0.1, report.summary()
+    assert report.num_people == 10 and report.likeness[0].ssim.value > report.likeness[1].ssim.value + 0.2
 
 
 def test_a_decoder_that_was_trained_on_its_victims_is_refused():
