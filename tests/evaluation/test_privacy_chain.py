@@ -134,10 +134,9 @@ def test_a_classifier_is_audited_by_class():
     attackers = ImageSet(classes.images[:600], classes.identity[:600])
     reconstruct = decoder_of(features_fn, (1, 1, 64), attackers, 150, image_shape=(8, 8, 1), width=8)
     embed_fn = pca_lda.fit(pixels["attackers"], classes.identity[:600]).embed
-    validation = make_pairs(
-        classes._replace(images=classes.images[:700], identity=classes.identity[:700]), seed=0
-    )
-    of_held_out = validation.at((validation.first >= 600) & (validation.second >= 600))
+    seen = classes._replace(images=classes.images[:700], identity=classes.identity[:700])
+    pairs = make_pairs(seen, seed=0)
+    validation = pairs.at((pairs.first >= 600) & (pairs.second >= 600))
 
     def reconstructed(name):
         images = pixels[name]
