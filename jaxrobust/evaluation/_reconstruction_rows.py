@@ -38,12 +38,37 @@ class Partners(NamedTuple):
     wrong: np.ndarray
 
 
+class _People(NamedTuple):
+    """Images in the order of people, `order`; where each one's person starts there, and has how many."""
+
+    order: np.ndarray
+    start: np.ndarray
+    size: np.ndarray
+
+    @classmethod
+    def of(cls, identity: np.ndarray) -> "_People":
+        order = np.argsort(identity, kind="stable")
+        ordered = identity[order]
+        start = np.searchsorted(ordered, ordered)
+        return cls(order, start, np.searchsorted(ordered, ordered, side="right") - start)
+
+    def mate(self, at: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """The `which`-th of the other images of the person of place `at`."""
+        around = (at - self.start[at] + 1 + which) % self.size[at]
+        return self.order[self.start[at] + around]
+
+    def stranger(self, at: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """The `which`-th of the images of everybody else."""
+        return self.order[np.where(which < self.start[at], which, which + self.size[at])]
+
+
 def partners(identity: np.ndarray, rng: np.random.Generator) -> Partners:
     """Drawn uniformly, image by image; everybody has two images, and there are two people."""
-    same = identity[:, None] == identity[None]
-    draws = rng.random(same.shape)
-    other = np.where(same & ~np.eye(len(identity), dtype=bool), draws, -1).argmax(1)
-    return Partners(other, np.where(same, -1, draws).argmax(1))
+    people, at = _People.of(identity), np.arange(len(identity))
+    other, wrong = np.empty((2, len(identity)), np.int64)
+    other[people.order] = people.mate(at, rng.integers(0, people.size - 1))
+    wrong[people.order] = people.stranger(at, rng.integers(0, len(at) - people.size))
+    return Partners(other, wrong)
 
 
 def likeness(
@@ -76,14 +101,18 @@ def pair_rows(
     identity: np.ndarray, num_pairs: int | None, rng: np.random.Generator
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Ordered pairs (source, photo) of one person and of two; at most `num_pairs` of each, drawn."""
-    same = identity[:, None] == identity[None]
-    kinds = (same & ~np.eye(len(identity), dtype=bool), ~same)
+    people = _People.of(identity)
+    kinds = ((people.size - 1, people.mate), (len(identity) - people.size, people.stranger))
     found = []
-    for kind in kinds:
-        places = np.flatnonzero(kind)
-        if num_pairs is not None and len(places) > num_pairs:
-            places = np.sort(rng.choice(places, num_pairs, replace=False))
-        found.append(np.divmod(places, len(identity)))
+    for counts, partner_fn in kinds:
+        stops = np.cumsum(counts)
+        total = int(stops[-1])
+        if num_pairs is None or total <= num_pairs:
+            ranks = np.arange(total)
+        else:
+            ranks = np.sort(rng.choice(total, num_pairs, replace=False, shuffle=False))
+        at = np.searchsorted(stops, ranks, side="right")
+        found.append((people.order[at], partner_fn(at, ranks - (stops - counts)[at])))
     return found[0], found[1]
 
 

@@ -19,6 +19,7 @@ from jaxrobust.evaluation import (
     overlap,
     verify,
 )
+from jaxrobust.evaluation._reconstruction_rows import pair_rows, partners
 from jaxrobust.models import pca_lda
 from jaxrobust.numerics.fidelity import psnr, ssim
 from tests.evaluation.invented_faces import invented_faces, pixels
@@ -145,6 +146,23 @@ def test_rank_1_asks_reconstructions_among_real_photos():
     report = measure(attacked._replace(victims=attacked.victims._replace(reconstructions=made)))
     assert row_of(report).rank1.hits < row_of(good()).rank1.hits
     assert row_of(report).rank1_real == row_of(good()).rank1_real
+
+
+def test_pairs_are_all_there_are_and_partners_are_drawn_from_all():
+    identity = np.array([2, 0, 2, 1, 0, 2, 1])
+    same = (identity[:, None] == identity[None]) & ~np.eye(7, dtype=bool)
+    found = pair_rows(identity, None, np.random.default_rng(0))
+    for (first, second), mask in zip(found, (same, identity[:, None] != identity[None])):
+        assert sorted(zip(first.tolist(), second.tolist())) == [
+            tuple(at) for at in np.argwhere(mask).tolist()
+        ]
+    some = pair_rows(identity, 5, np.random.default_rng(0))
+    for (first, second), mask in zip(some, (same, identity[:, None] != identity[None])):
+        assert len(set(zip(first.tolist(), second.tolist()))) == 5 and mask[first, second].all()
+    draws = [partners(identity, np.random.default_rng(seed)) for seed in range(200)]
+    for i in range(7):
+        assert {int(one.other[i]) for one in draws} == set(np.flatnonzero(same[i]).tolist())
+        assert {int(one.wrong[i]) for one in draws} == set(np.flatnonzero(identity != identity[i]).tolist())
 
 
 def test_the_critic_agrees_with_verify():
