@@ -168,10 +168,11 @@ def test_a_run_that_goes_on_ends_like_one_that_did_not_stop(objective, tmp_path)
         np.testing.assert_array_equal(one, other)
 
 
-def test_four_devices_make_the_run_of_one(objective):
+@pytest.mark.parametrize("wrapper", [Wrapper.SHARD_MAP, pytest.param(Wrapper.PMAP, marks=pytest.mark.slow)])
+def test_four_devices_make_the_run_of_one(objective, wrapper):
     # Adam would divide the rounding of small gradients by their size.
     one = trained(objective, 2, optimizer="sgd")
-    four = trained(objective, 2, optimizer="sgd", runtime=Runtime(wrapper=Wrapper.SHARD_MAP, num_devices=4))
+    four = trained(objective, 2, optimizer="sgd", runtime=Runtime(wrapper=wrapper, num_devices=4))
     for a, b in zip(leaves(one.params), leaves(four.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
