@@ -128,7 +128,8 @@ def _tables(
     """Rows of images, of pairs of one person and of two, over all folds; the fold of each; strips; rank-1."""
     kinds: list[list[rows.Table]] = [[], [], []]
     numbers: list[list[int]] = [[], [], []]
-    strips, ranks = [], {name: [] for name in folds[0].critics}  # type: ignore[var-annotated]
+    strips: list[Strip] = []
+    ranks: dict[str, list[tuple[Rank1, Rank1]]] = {name: [] for name in folds[0].critics}
     for number, fold in enumerate(folds):
         rng = np.random.default_rng((seed, number))
         images, made, identity, _ = (np.asarray(a) for a in fold.victims)
