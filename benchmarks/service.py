@@ -38,7 +38,7 @@ from jaxrobust.serving import Settings, programs
 ROOT = Path(__file__).resolve().parent.parent
 NUM_IMAGES = 64
 TOLERANCE = 1e-4
-SECONDS = 60.0
+SECONDS = 30.0
 """The longest that one measurement asks."""
 
 

@@ -63,7 +63,9 @@ class _Endpoints:
 
     def routes(self) -> list[Route]:
         """Every address; those of faces only where the model verifies."""
+        # In the order in which they are looked through: what is asked most comes first.
         found = [
+            Route("/v1/recognise", self.images(self.recognise), methods=["POST"]),
             *(Route(path, _static(*file), methods=["GET"]) for path, file in PAGE.items()),
             Route("/healthz", self.health, methods=["GET"]),
             Route("/readyz", self.ready, methods=["GET"]),
@@ -71,7 +73,6 @@ class _Endpoints:
             Route("/openapi.json", self.openapi, methods=["GET"]),
             Route("/v1/model", self.model, methods=["GET"]),
             Route("/v1/model:reload", self.reload, methods=["POST"]),
-            Route("/v1/recognise", self.images(self.recognise), methods=["POST"]),
             Route("/v1/recognise:batch", self.images(self.batch), methods=["POST"]),
             Route("/v1/explain", self.images(self.explain), methods=["POST"]),
         ]
@@ -87,11 +88,9 @@ class _Endpoints:
 
         async def endpoint(request: Request) -> Response:
             self.authorise(request)
-            if not self.service.is_ready:
-                raise Problem(
-                    503, "not-ready", "The model is being made ready, or the server is to stop. Try later.",
-                    headers={"Retry-After": "5"},
-                )  # fmt: skip
+            # While it drains, images are taken still: only `/readyz` turns them away.
+            if self.service.loaded is None:
+                raise _not_ready("The model is being compiled. Try again in some seconds.")
             with Ticket(self.service.admission) as ticket:
                 found = await handler(request, ticket)
             milliseconds = 1000 * (time.monotonic() - request.scope["began"])
@@ -199,14 +198,14 @@ class _Endpoints:
     async def ready(self, request: Request) -> Response:
         if not self.service.is_ready:
             why = "The server is about to stop." if self.service.draining else "The model is being compiled."
-            raise Problem(503, "not-ready", why, headers={"Retry-After": "5"})
+            raise _not_ready(why)
         return _json({"status": "ready", "model": self.service.served.id})
 
     async def metrics(self, request: Request) -> Response:
         return Response(self.service.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(openapi.document(self.service.first, self.service.settings, bool(self.keys)))
+        return _json(openapi.document(self.service.served, self.service.settings, bool(self.keys)))
 
 
 def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
@@ -221,6 +220,10 @@ def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Respons
 
 def _json(value: Any) -> Response:
     return Response(json.dumps(value, allow_nan=False), media_type="application/json")
+
+
+def _not_ready(why: str) -> Problem:
+    return Problem(503, "not-ready", why, headers={"Retry-After": "5"})
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -2,7 +2,6 @@
 
 import io
 import time
-import warnings
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,8 @@ def decode(
     Args:
         body: one encoded image.
         image_shape: `(h, w, c)` of the model.
-        settings: its limits on pixels and time.
+        settings: its limits on pixels and time. Time is looked at between blocks; WebP and TIFF are one,
+            which the limit on pixels bounds.
         margin: what is cut off first.
         prepared: the image has the model's height and width already: it is neither cut nor resized.
 
@@ -66,17 +66,15 @@ def decode(
     file = _Watched(body)
     file.deadline = time.monotonic() + settings.decode_seconds
     try:
-        with warnings.catch_warnings():
-            # Pillow's own limit on pixels is a warning; ours comes first.
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                _check(image, settings, (width, height) if prepared else None)
-                file.slowly = image.format in ("JPEG", "MPO")
+        with Image.open(file, formats=FORMATS) as image:
+            _check(image, settings, (width, height) if prepared else None)
+            file.slowly = image.format in ("JPEG", "MPO")
     except Problem:
         raise
     except _Late:
         raise _refused(_slow(settings)) from None
-    except Image.DecompressionBombError:
+    # Pillow's own limits; the lower one is a warning, which a program may have made an error.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many("The image has", settings) from None
     except Exception:
         found = "The body is empty" if not body else "The body is none, or its header is damaged"
@@ -84,11 +82,9 @@ def decode(
             415, "not-an-image", f"Read are {', '.join(FORMATS)}. {found}; send one image file."
         ) from None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            file.seek(0)
-            size = None if prepared else (height, width)
-            return data.decode_image(file, "The image", size, channels, None if prepared else margin)
+        file.seek(0)
+        size = None if prepared else (height, width)
+        return data.decode_image(file, "The image", size, channels, None if prepared else margin)
     except ValueError as error:
         late = isinstance(error.__cause__, _Late)
         raise _refused(_slow(settings) if late else _sentence(error)) from None

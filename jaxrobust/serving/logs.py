@@ -53,7 +53,9 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
         logger.setLevel(level.upper())
     LOGGER.handlers = [handler]
     logging.getLogger("uvicorn").handlers = [handler]
-    # It quotes what clients send.
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    # They quote what clients send: the form's parser, and Pillow's warnings about damaged files.
+    logging.captureWarnings(True)
+    for name in ("python_multipart", "py.warnings", "PIL"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # `uvicorn.error` is uvicorn's general logger; its lines go up to `uvicorn`.
     logging.getLogger("uvicorn.error").propagate = True

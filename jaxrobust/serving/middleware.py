@@ -7,8 +7,6 @@ import uuid
 from collections.abc import Collection
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
-
 from jaxrobust.serving.logs import log
 from jaxrobust.serving.metrics import Metrics
 
@@ -27,6 +25,7 @@ SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
+_RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 class Shell:
@@ -54,10 +53,9 @@ class Shell:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                there = {name for name, _ in message["headers"]}
+                more = [one for one in _RAW if one[0] not in there]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *more]
             await send(message)
 
         try:

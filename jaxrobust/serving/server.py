@@ -16,6 +16,7 @@ from jaxrobust.serving.service import Service
 
 # Of a request's head; h11 answers 400 beyond it. Connections beyond theirs get a bare 503.
 _HEAD_BYTES, _CONNECTIONS = 16 * 1024, 1024
+_STOP_SECONDS = 60
 
 
 def serve(
@@ -44,7 +45,6 @@ def serve(
         ValueError, RuntimeError: where the model cannot be made ready.
         OSError: where the port is taken.
     """
-    logs.configure(log_level)
     failures: list[BaseException] = []
 
     def failed(error: BaseException) -> None:
@@ -55,6 +55,7 @@ def serve(
     config = configuration(create_app(service, keys), host, port)
     # Bound here, so that a port that is taken is an error of the call.
     socket = _bound(config)
+    logs.configure(log_level)
     server = _Server(config, service)
     address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}"
     started_fn(address)
@@ -82,9 +83,12 @@ def configuration(app: Any, host: str, port: int) -> uvicorn.Config:
         server_header=False,
         http="h11",
         ws="none",
+        proxy_headers=False,
         lifespan="on",
         h11_max_incomplete_event_size=_HEAD_BYTES,
         limit_concurrency=_CONNECTIONS,
+        # A client that does not read its answer must not keep the process.
+        timeout_graceful_shutdown=_STOP_SECONDS,
     )
 
 

@@ -80,7 +80,7 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether images are taken."""
+        """Whether new images are welcome; while it drains they are answered, and should go elsewhere."""
         return self.loaded is not None and not self.draining
 
     @property

@@ -114,7 +114,8 @@ def face_run(tmp_path_factory):
 
     from jaxrobust import models
 
-    experiment = experiments.get("face_orl_gated")
+    small = models.FaceCNN(num_classes=24, widths=(8, 8, 8, 8), embedding_size=16)
+    experiment = dataclasses.replace(experiments.get("face_orl_gated"), model=small)
     model = models.build(experiment.model, (56, 46, 1))
     params, stats = jax.tree.map(np.asarray, model.init(jax.random.key(0)))
     folder = tmp_path_factory.mktemp("faces") / "face"

@@ -263,8 +263,9 @@ def test_the_page_has_no_external_assets(client):
         assert not re.search(r"(https?:)?//[a-z]", file.read_text().replace("// ", "")), file.name
 
 
-def test_a_line_in_the_log_has_an_id_and_nothing_of_the_image(client):
+def test_a_line_in_the_log_has_an_id_and_nothing_of_the_image(client, monkeypatch):
     stream = io.StringIO()
+    monkeypatch.setattr(logging, "captureWarnings", lambda on: None)
     logs.configure("info", stream)
     try:
         given = {"x-request-id": "order-66", "content-type": "multipart/form-data; boundary=x"}
@@ -379,6 +380,15 @@ def test_before_the_model_is_compiled_the_server_says_so(monkeypatch):
     for response in (ready, early):
         problem(response, 503, "not-ready")
         assert int(response.headers["retry-after"]) > 0
+
+
+def test_while_it_drains_images_are_answered_and_new_ones_sent_elsewhere(client, service):
+    service.draining = True
+    try:
+        problem(client.get("/readyz"), 503, "not-ready")
+        assert client.post("/v1/recognise", content=encode(IMAGES[0]), headers=PNG).status_code == 200
+    finally:
+        service.draining = False
 
 
 def test_a_model_that_cannot_be_made_ready_is_told_of():

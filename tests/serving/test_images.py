@@ -67,6 +67,14 @@ def test_pixels_are_those_of_predict(kind, shape, tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_16_bits_of_colour_are_their_upper_bytes():
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 20, 16, 2, 0, 0, 0))
+    deep = np.stack([COLOUR, RNG.integers(0, 256, COLOUR.shape, dtype=np.uint8)], axis=-1).reshape(20, -1)
+    lines = zlib.compress(b"".join(b"\0" + line.tobytes() for line in deep))
+    body = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+    np.testing.assert_array_equal(decode(body, (20, 30, 3), Settings()), COLOUR)
+
+
 def test_a_lying_photo_is_turned():
     lying, turned = (decode(oriented(tag), (30, 20, 3), Settings(), margin=None) for tag in (1, 6))
     assert np.abs(lying.astype(int) - turned).mean() > 10

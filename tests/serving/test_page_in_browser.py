@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serving.service_under_test import Command, digits
+from jaxrobust.serving import Service
+from tests.serving.service_under_test import SMALL, Command, digits, running
 
 pytestmark = pytest.mark.slow
 
@@ -256,3 +257,23 @@ def test_a_server_that_is_gone_is_said_to_be(folder, open_page, files):
         page.click("#stability")
         page.wait_for_selector("#error:not([hidden])")
         assert "does not answer" in page.inner_text("#error")
+
+
+def test_two_faces_are_compared_and_looked_for(open_page, tmp_path):
+    """Digits stand for faces; the net has random weights."""
+    from tests.serving.test_verification import GALLERY, IMAGES, face_model
+
+    for i in (0, 4):
+        Image.fromarray(IMAGES[i][..., 0]).save(tmp_path / f"{i}.png")
+    with running(Service(face_model(0.9999), settings=SMALL)) as address:
+        page = open_page(address)
+        page.wait_for_selector("#faces:not([hidden])")
+        page.click("#compare")
+        assert page.inner_text("#same") == "Choose two images first."
+        page.set_input_files("#first", tmp_path / "0.png")
+        for other, verdict in ((0, "One person: similarity 1.000"), (4, "Two people")):
+            page.set_input_files("#second", tmp_path / f"{other}.png")
+            page.click("#compare")
+            page.get_by_text(verdict).wait_for()
+        page.click("#identify")
+        page.get_by_text(f"{next(iter(GALLERY))}: nearest").wait_for()

@@ -1,22 +1,21 @@
 """Two faces compared and looked for in a gallery, as `evaluation` compares them. Digits stand for faces."""
 
 import httpx
-import jax
 import numpy as np
 import pytest
 
-from jaxrobust import data, models
-from jaxrobust._cli_served import _OfRun
 from jaxrobust.data import Identities
 from jaxrobust.evaluation._embed import cosines, embed
-from jaxrobust.models import FaceCNN
 from jaxrobust.serving import Service
-from tests.serving.service_under_test import NAMES, SMALL, encode, running, served
+from tests.serving.service_under_test import SMALL, digits, encode, running, served
 
-IMAGES = np.kron(np.asarray(data.load("digits").test.images[:6]), np.ones((1, 2, 2, 1), np.uint8))
-NET = models.build(FaceCNN(num_classes=10, widths=(8, 8, 8, 8), embedding_size=16), (16, 16, 1))
-WEIGHTS = jax.tree.map(np.asarray, NET.init(jax.random.key(0)))
+IMAGES = digits(6)
 GALLERY = {"ann": IMAGES[:2], "bob": IMAGES[2:3], "cat": IMAGES[3:4]}
+
+
+def face_model(threshold, **changes):
+    """A net of random weights that verifies."""
+    return served(threshold=threshold, **{"gallery": GALLERY, **changes})
 
 
 def offline():
@@ -24,7 +23,8 @@ def offline():
     people = Identities(
         images=IMAGES, identity=np.arange(6), names=tuple("abcdef"), name="x", files=(), fingerprint=""
     )
-    units = embed(lambda x: NET.apply(*WEIGHTS, x, train=False)[0].embedding, people, np.arange(6), 6)
+    net = served().outputs_fn
+    units = embed(lambda x: net(x).embedding, people, np.arange(6), 6)
     first, second = np.divmod(np.arange(36), 6)
     return cosines(units, first, second).reshape(6, 6)
 
@@ -42,15 +42,8 @@ def threshold(cosine):
 
 @pytest.fixture(scope="module")
 def client(threshold):
-    model = served(
-        outputs_fn=jax.tree_util.Partial(_OfRun(NET), *WEIGHTS),
-        image_shape=(16, 16, 1),
-        class_names=NAMES,
-        threshold=threshold,
-        gallery=GALLERY,
-    )
     with (
-        running(Service(model, settings=SMALL)) as address,
+        running(Service(face_model(threshold), settings=SMALL)) as address,
         httpx.Client(base_url=address, timeout=60) as found,
     ):
         yield found
@@ -92,9 +85,7 @@ def test_a_face_of_the_gallery_is_known_and_a_stranger_is_not(client, cosine, th
 
 
 def test_nobody_is_a_stranger_to_an_empty_gallery(cosine):
-    model = served(
-        outputs_fn=jax.tree_util.Partial(_OfRun(NET), *WEIGHTS), image_shape=(16, 16, 1), threshold=0.999999
-    )
+    model = face_model(0.999999, gallery={})
     with running(Service(model, settings=SMALL)) as address:
         body = {"content": encode(IMAGES[0]), "headers": {"content-type": "image/png"}}
         response = httpx.post(f"{address}/v1/identify", **body, timeout=60)

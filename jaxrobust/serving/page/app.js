@@ -130,6 +130,7 @@ async function lookOnce() {
   try {
     const answer = await post(path, state.prepared || original);
     if (original !== state.original) return; // another image was chosen meanwhile
+    if (answer.model !== state.model.model) await meet(); // another model was loaded
     say(null);
     if (!state.prepared) {
       state.prepared = blob(answer.view);
