@@ -164,6 +164,7 @@ def saliency(
         num_draws=num_draws,
         seed=seed,
     )
+    others = [experiments.load_run(run, which=which) for run in explained]
     with common.progress() as tell:
         found = _cli_saliency.audit_runs(
             every,
@@ -175,7 +176,7 @@ def saliency(
             num=num,
             target=target,
             randomise=randomise and num_sanity > 0,
-            explained=[experiments.load_run(run, which=which) for run in explained],
+            explained=others,
             far=far,
             progress_fn=tell,
             log_fn=common.say,
@@ -183,7 +184,7 @@ def saliency(
     common.say(found.summary())
     paths = audits.write_saliency_report(
         found,
-        report or first.folder / _cli_saliency.folder_name(dataset),
+        report or first.folder / _cli_saliency.folder_name(dataset, others),
         title=f"{found.model}: where it looks",
         command=common.command_line(),
         facts={
@@ -194,6 +195,32 @@ def saliency(
         pictures=pictures,
     )
     common.say(f"Report: {paths.html}")
+
+
+@audit.command("saliency-compare")
+@click.argument("first", type=click.Path(file_okay=False, path_type=Path), metavar="REPORT")
+@click.argument("second", type=click.Path(file_okay=False, path_type=Path), metavar="REPORT")
+@click.option("--num-draws", type=int, default=1000, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.md", help="Also into this file."
+)
+def saliency_compare(first, second, num_draws, seed, out):
+    """Two saliency reports of the same images: the second model less the first, with paired intervals.
+
+    \b
+    Example:
+      jaxrobust audit saliency-compare runs/standard/saliency runs/srt/saliency
+    """
+    from jaxrobust import audits
+
+    rows = audits.compare_saliency(
+        audits.load_flags(first), audits.load_flags(second), num_draws=num_draws, seed=seed
+    )
+    text = audits.comparison_markdown(rows, str(first), str(second))
+    common.say(text)
+    if out is not None:
+        out.write_text(f"```\n{common.command_line()}\n```\n\n{text}\n", encoding="utf-8")
 
 
 def _maps(side: int) -> str:

@@ -53,6 +53,12 @@ def audit_runs(
             f"Regions are those of another run for each: expected {len(runs)} with --explained, got "
             f"{len(explained)}."
         )
+    for run, other in zip(runs, explained):
+        if other.model.image_shape != run.model.image_shape:
+            raise ValueError(
+                f"{other.folder} takes images {list(other.model.image_shape)}, {run.folder} "
+                f"{list(run.model.image_shape)}: its maps have no place there. Take a run of the same shape."
+            )
     shared: dict[str, Any] = {
         "name": name or ", ".join(run.folder.name for run in runs),
         "progress_fn": progress_fn,
@@ -90,12 +96,14 @@ def _pairs(
     def models(values: Sequence[Any]) -> Any:
         return values[0] if single else list(values)
 
-    cuts = [_cuts(run, layers, saliency.model_embeddings) for run in runs]
-    shown = [_cuts(run, layers, saliency.model_embeddings) for run in explained] or cuts
+    shown = list(explained) or list(runs)
+    cuts = [_cuts(run, layers, saliency.model_embeddings) for run in shown]
     randomised: dict[str, list[Any]] = {}
-    for run, own in zip(runs, cuts) if randomise else ():
-        for layer, one in _randomised(run, own, experiments.embedding_fn, audit.seed).items():
+    for run, own in zip(shown, cuts) if randomise else ():
+        drawn = _randomised(run, own, experiments.embedding_fn, lambda outputs: outputs.embedding, audit.seed)
+        for layer, one in drawn.items():
             randomised.setdefault(layer, []).append(one)
+    means = [experiments.training_mean(run, data_dir) for run in runs]
     return audits.audit_pairs(
         audit,
         models([experiments.embed_fn(run) for run in runs]),
@@ -103,8 +111,8 @@ def _pairs(
         people.pairs,
         validation=people.validation,
         trained_on=people.trained_on,
-        fill=models(people.means),
-        stages={key: models([one[key] for one in shown]) for key in layers},
+        fill=None if any(mean is None for mean in means) else models(means),
+        stages={key: models([one[key] for one in cuts]) for key in layers},
         explained=models([experiments.embed_fn(run) for run in explained]) if explained else None,
         randomised={layer: models(values) for layer, values in randomised.items()},
         far=far,
@@ -131,19 +139,23 @@ def _classes(
 
     found = experiments.test_set(run, dataset, data_dir, {}, log_fn)
     images, labels = np.asarray(found.test.images[:num]), np.asarray(found.test.labels[:num])
-
-    cuts = _cuts(run, layers, saliency.model_logits)
+    shown = explained[0] if explained else run
+    cuts = _cuts(shown, layers, saliency.model_logits)
+    drawn = None
+    if randomise:
+        drawn = _randomised(shown, cuts, experiments.logits_fn, lambda outputs: outputs.logits, audit.seed)
     return audits.audit_classifier(
         audit,
         run.logits_fn,
         images,
         labels if target == "label" else None,
         fill=experiments.mean_image(found.train.images),
-        stages=_cuts(explained[0], layers, saliency.model_logits) if explained else cuts,
-        explained=explained[0].logits_fn if explained else None,
-        randomised=_randomised(run, cuts, experiments.logits_fn, audit.seed) if randomise else None,
+        stages=cuts,
+        explained=shown.logits_fn if explained else None,
+        randomised=drawn,
         class_names=run.class_names,
         dataset=found.name,
+        fingerprint=found.fingerprint,
         **shared,
     )
 
@@ -156,7 +168,7 @@ def _cuts(run: Any, layers: Mapping[str, str | None], cut_fn: Any) -> dict[str, 
     }
 
 
-def _randomised(run: Any, cuts: Mapping[str, Any], whole_fn: Any, seed: int) -> dict[str, Any]:
+def _randomised(run: Any, cuts: Mapping[str, Any], whole_fn: Any, read: Any, seed: int) -> dict[str, Any]:
     """The run with more and more of its layers drawn anew, whole and cut as the maps need it."""
     from jaxrobust import audits, saliency
 
@@ -165,7 +177,9 @@ def _randomised(run: Any, cuts: Mapping[str, Any], whole_fn: Any, seed: int) -> 
             whole_fn(run.model, params, stats),
             {name: saliency.with_weights(cut, params, stats) for name, cut in cuts.items()},
         )
-        for layer, (params, stats) in audits.cascade(run.model, run.params, run.stats, seed=seed).items()
+        for layer, (params, stats) in audits.cascade(
+            run.model, run.params, run.stats, seed=seed, read=read
+        ).items()
     }
 
 
@@ -185,7 +199,8 @@ def _at_most(num: int, there: int) -> int:
     return min(num, there)
 
 
-def folder_name(dataset: str | None) -> str:
-    """Another set's audit does not take the place of the run's own."""
-    suffix = "" if dataset is None else "-" + re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-")
-    return "saliency" + suffix
+def folder_name(dataset: str | None, explained: Sequence[Any]) -> str:
+    """Another set's audit, or one of another model's regions, does not take the place of the run's own."""
+    said = [] if dataset is None else [dataset]
+    said += [run.folder.name for run in explained[:1]]
+    return "-".join(["saliency", *(re.sub(r"[^a-z0-9]+", "-", one.lower()).strip("-") for one in said)])

@@ -9,9 +9,8 @@ from jaxrobust.audits._saliency_report import (
     QCurve,
     SaliencyReport,
     SaliencyRow,
-    Sensitivity,
-    Verdict,
 )
+from jaxrobust.audits._saliency_verdict import Sensitivity, Verdict
 from jaxrobust.audits.cascade import Randomised, cascade
 from jaxrobust.audits.names import parse_map, parse_perturbation, parse_regions
 from jaxrobust.audits.perturbations import (
@@ -27,6 +26,12 @@ from jaxrobust.audits.perturbations import (
     region_pgd,
 )
 from jaxrobust.audits.saliency import audit_classifier, audit_pairs
+from jaxrobust.audits.saliency_compare import (
+    SaliencyDifference,
+    compare_saliency,
+    comparison_markdown,
+    load_flags,
+)
 from jaxrobust.audits.saliency_config import SaliencyAudit
 
 __all__ = [
@@ -44,6 +49,7 @@ __all__ = [
     "Randomised",
     "Replacement",
     "SaliencyAudit",
+    "SaliencyDifference",
     "SaliencyPaths",
     "SaliencyReport",
     "SaliencyRow",
@@ -52,7 +58,10 @@ __all__ = [
     "audit_classifier",
     "audit_pairs",
     "cascade",
+    "compare_saliency",
+    "comparison_markdown",
     "confined",
+    "load_flags",
     "parse_map",
     "parse_perturbation",
     "parse_regions",

@@ -1,6 +1,6 @@
 """From what a user hands to an audit to subjects, checked before anything is compiled."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxrobust.audits._subjects import Explained, Subject
 from jaxrobust.data import Identities, Pairs, to_float
 from jaxrobust.evaluation import _embed
 from jaxrobust.evaluation.platt import Platt
-from jaxrobust.saliency import GradCAM, SaliencyMap
+from jaxrobust.saliency import GradCAM, Region, SaliencyMap
 
 
 def pair_subject(
@@ -55,6 +55,7 @@ def pair_subject(
         attack=_subjects.pair_attack(embed_fn, target, reference, platt.tau, batch_size),
         probability=saliency.pair_support(_subjects.score_fn(embed_fn)),
         randomised=tuple(of(layer, fn.whole, fn.cut) for layer, fn in randomised.items()),
+        partner=to_float(np.asarray(identities.images[partner])),
         fill=as_fill(fill, images.shape[1:]),
         people=np.stack([identities.identity[changed], identities.identity[partner]], axis=1),
         fold=np.tile(pairs.fold[rows], 2),
@@ -68,10 +69,40 @@ def pair_subject(
     )
 
 
-def check_stages(maps: Mapping[str, SaliencyMap], stages: Mapping[str, Any] | None) -> None:
+def per_model(what: str, value: Any, folds: Sequence[int]) -> list[Any]:
+    """The value of each fold: its own of a list, else the same for all."""
+    if not isinstance(value, list) and (not isinstance(value, tuple) or hasattr(value, "_fields")):
+        return [value] * len(folds)
+    if len(value) != len(folds):
+        raise ValueError(
+            f"Expected {what} as one value, or one for each of the folds {list(folds)}, got {len(value)}."
+        )
+    return list(value)
+
+
+def check_regions(regions: Mapping[str, Region], shape: tuple[int, ...]) -> None:
+    """Raises ValueError for regions that images of this shape have not, before any map is made."""
+    for region in regions.values():
+        region(np.zeros((1, *shape[:2])))
+
+
+def check_stages(
+    maps: Mapping[str, SaliencyMap],
+    stages: Mapping[str, Any] | None,
+    randomised: Mapping[str, Any] | None,
+) -> None:
     """Raises ValueError where a Grad-CAM has nothing to differentiate."""
     for name, method in maps.items():
-        if isinstance(method, GradCAM) and name not in (stages or {}):
+        if not isinstance(method, GradCAM):
+            continue
+        for layer, value in (randomised or {}).items():
+            for one in value if isinstance(value, list) else [value]:
+                if name not in one.cut:
+                    raise ValueError(
+                        f"randomised[{layer!r}] has no cut for the map {name!r}, a GradCAM: give "
+                        f"Randomised(whole, {{{name!r}: ...}}), see saliency.with_weights."
+                    )
+        if name not in (stages or {}):
             raise ValueError(
                 f"The map {name!r} is a GradCAM, which needs the model cut at a layer: give stages="
                 f"{{{name!r}: ...}} with saliency.model_logits or model_embeddings(model, params, stats, "
@@ -79,17 +110,11 @@ def check_stages(maps: Mapping[str, SaliencyMap], stages: Mapping[str, Any] | No
             )
 
 
-def fill_of(
-    fill: Any, number: int, identities: Identities, validation: Pairs, fold: int | None
-) -> np.ndarray:
-    """A model's own, or the mean image of the validation people (of its fold)."""
-    if isinstance(fill, list | tuple):
-        return np.asarray(fill[number], np.float32)
+def fill_of(fill: Any, identities: Identities, validation: Pairs, fold: int) -> np.ndarray:
+    """What is given, or the mean image of the fold's validation people."""
     if fill is not None:
         return np.asarray(fill, np.float32)
-    own = (
-        validation if fold is None or fold not in validation.fold else validation.at(validation.fold == fold)
-    )
+    own = validation.at(validation.fold == fold) if fold in validation.fold else validation
     images = np.unique(np.concatenate([own.first, own.second]))
     return to_float(np.asarray(identities.images[images])).mean(axis=0)
 

@@ -91,7 +91,8 @@ def measure(subject: Subject, plan: Plan, progress_fn: Callable[[str, int, int],
     inside = {key: one.inside for key, one in found.items()}
     perturbed = _all_cells(subject, rows, inside, plan, after, progress_fn)
     headline = {name: inside[name, plan.headline] for name in maps}
-    some = rows[: plan.num_sanity]
+    # Some of all people and kinds, which lists have one after the other.
+    some = np.sort(np.random.default_rng((plan.seed, 2)).permutation(len(rows))[: plan.num_sanity])
     return Measured(
         before=before,
         rows=rows,
@@ -100,8 +101,8 @@ def measure(subject: Subject, plan: Plan, progress_fn: Callable[[str, int, int],
         area=area,
         empty=empty,
         agreement=_agreement(maps, headline),
-        curves=_curves(maps, subject, some, plan) if len(some) else {},
-        cascade=_cascade(maps, subject, some, plan) if len(some) else {},
+        curves=_curves({name: one[some] for name, one in maps.items()}, subject, rows[some], plan),
+        cascade=_cascade({name: one[some] for name, one in maps.items()}, subject, rows[some], plan),
         maps=maps,
         inside=headline,
         perturbed=perturbed,
@@ -137,39 +138,46 @@ def _all_cells(
 ) -> dict[str, np.ndarray]:
     """Fills `after`; gives the images of the headline's salient regions. Equal regions are done once."""
     kept: dict[str, np.ndarray] = {}
-    known: dict[tuple[str, bytes], tuple[np.ndarray, Judged]] = {}
+    known: dict[tuple[str, bytes], Judged] = {}
     total, done = len(inside) * len(plan.perturbations) * len(plan.places), 0
+    shown = next(iter(plan.perturbations))
     for (name, title), salient in inside.items():
         for place in plan.places:
-            where = placed(place, salient, subject.group[rows], plan.seed)
-            for number, (kind, perturbation) in enumerate(plan.perturbations.items()):
+            where = placed(place, salient, subject, rows, plan.seed)
+            for kind, perturbation in plan.perturbations.items():
                 progress_fn("perturbed", done, total)
                 done += 1
                 key = (kind, np.packbits(where).tobytes())
-                if key not in known:
+                is_shown = (place, title, kind) == (SALIENT, plan.headline, shown)
+                if key not in known or is_shown:
                     images = perturb(perturbation, subject, rows, where, plan)
-                    known[key] = (images, subject.judge(images, rows))
-                images, judged = known[key]
-                after[Cell(name, title, kind, place)] = judged
-                if number == 0 and place == SALIENT and title == plan.headline:
-                    kept[name] = images
+                    known[key] = subject.judge(images, rows)
+                    if is_shown:
+                        kept[name] = images
+                after[Cell(name, title, kind, place)] = known[key]
     progress_fn("perturbed", total, total)
     return kept
 
 
-def placed(place: str, salient: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
-    """The region itself, or a control for it; regions without pixels stay so."""
+def placed(place: str, salient: np.ndarray, subject: Subject, rows: np.ndarray, seed: int) -> np.ndarray:
+    """The region itself, or a control for it; regions without pixels stay so.
+
+    A row's random place depends on the seed, the fold and its place in the subject, whatever other rows were
+    right: two models on the same rows have the same controls, as far as regions are the same.
+    """
     if place == SALIENT:
         return salient
-    if place == "rolled":
-        return saliency.rolled(salient, seed=seed)
     if place == "centre_disc":
         return saliency.centre_disc(salient)
-    if len(salient) == 1:
-        return saliency.rolled(salient, seed=seed)
-    # Another's: of another identity or class where no one of them has more than half of the rows.
-    most = np.unique(group, return_counts=True)[1].max()
-    return saliency.from_others(salient, group if 2 * most <= len(group) else None, seed=seed)
+    drawn = int(np.random.SeedSequence((seed, int(subject.fold[0]))).generate_state(1)[0])
+    group = subject.group[rows]
+    if place == "others" and len(salient) > 1:
+        # Another's: of another identity or class where no one of them has more than half of the rows.
+        most = np.unique(group, return_counts=True)[1].max()
+        return saliency.from_others(salient, group if 2 * most <= len(group) else None, seed=drawn)
+    full = np.zeros((len(subject.images), *salient.shape[1:]), bool)
+    full[rows] = salient
+    return saliency.rolled(full, seed=drawn)[rows]
 
 
 def perturb(
@@ -198,10 +206,12 @@ def _curves(
     maps: Mapping[str, np.ndarray], subject: Subject, some: np.ndarray, plan: Plan
 ) -> dict[tuple[str, str], np.ndarray]:
     """Areas under insertion and deletion, and those of a map of noise to compare with."""
+    if not len(some):
+        return {}
     shape = (len(some), *subject.images.shape[1:3])
     noise = np.random.default_rng((plan.seed, 1)).normal(size=shape).astype(np.float32)
     both: dict[str, Insertion | Deletion] = {"insertion": Insertion(), "deletion": Deletion()}
-    ordered = {name: one[: len(some)] for name, one in maps.items()} | {RANDOM_MAP: noise}
+    ordered = {**maps, RANDOM_MAP: noise}
     return {
         (name, kind): saliency.curve_area(
             saliency.perturbation_curves(
@@ -225,10 +235,10 @@ def _cascade(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Rank correlation of each map with that of the model whose layers were drawn anew."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    for name, method in plan.maps.items():
+    for name, method in plan.maps.items() if len(some) else ():
         for explained in subject.randomised:
             drawn = _maps(name, method, explained, subject, some, plan)
-            rank = saliency.spearman(maps[name][: len(some)], drawn)
+            rank = saliency.spearman(maps[name], drawn)
             found.setdefault(name, {})[explained.name] = rank
     return found
 

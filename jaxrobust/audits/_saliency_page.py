@@ -139,8 +139,10 @@ def _facts(report: SaliencyReport, given: Mapping[str, str]) -> dict[str, str]:
     pairs = report.form == "pairs"
     found = {"model": report.model, "data": report.dataset, **given}
     asked = f"{report.num_rows:,} images"
+    if report.unit != "images":
+        asked += f" of {report.num_units} {report.unit}"
     if pairs:
-        asked += f" of {report.num_people} people: each of the two of {report.num_rows // 2:,} pairs in turn"
+        asked += f": each of the two of {report.num_rows // 2:,} pairs in turn"
     found["asked about"] = asked
     wrong = report.num_rows - report.num_right
     found["decided rightly before"] = (
@@ -167,7 +169,7 @@ def _words(report: SaliencyReport) -> dict[str, Any]:
     )
     return {
         "asked": asked,
-        "sample": "people" if pairs else "images",
+        "sample": report.unit,
         "controls": _CONTROLS,
         "before": before,
         "under": f"Mean of the curve: {under}." if under else "",
@@ -246,6 +248,8 @@ def _shown(case: Case) -> dict[str, Any]:
         (_outlined(case.image, case.inside), "the region"),
         (to_rgb(case.perturbed), "the perturbed image"),
     ]
+    if case.partner is not None:
+        pictures.append((to_rgb(case.partner), "the other image of the pair"))
     return {
         **{name: getattr(case, name) for name in ("name", "kind", "map", "before", "after", "flipped")},
         "crisp": max(shape[:2]) <= _SMALL,

@@ -3,25 +3,15 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrobust.audits._saliency_verdict import Verdict, points
 from jaxrobust.evaluation import Estimate
 from jaxrobust.evaluation._verification_report import plain
 
 WORST_MAP = "worst over maps"
-LOW_BELOW, HIGH_ABOVE = 0.1, 0.5
-
-
-class Sensitivity(StrEnum):
-    """How many decisions fall when the salient region is perturbed; see `SaliencyReport.verdict`."""
-
-    LOW = "LOW"
-    MEDIUM = "MEDIUM"
-    HIGH = "HIGH"
-    UNDETERMINED = "UNDETERMINED"
 
 
 class SaliencyRow(NamedTuple):
@@ -36,7 +26,9 @@ class SaliencyRow(NamedTuple):
         support_drop: mean fall of the probability of the truth. evidence_drop: of the cosine's (the logit
             margin's) support.
         support_drop_excess: the first minus the control's, by control.
-        tar, far: shares of all genuine and of all impostor pairs that are accepted now; None for classes.
+        tar, far: shares of all genuine and all impostor pairs that are accepted now; None for classes.
+            Pairs that were decided wrongly before are not perturbed and stay as they were, so that the TAR
+            can only fall and the FAR only rise.
         nonfinite: on how many rows the model said NaN; they count as flipped.
     """
 
@@ -112,6 +104,7 @@ class Case(NamedTuple):
         name: of the row. kind: `worst` or `best`: the largest and the smallest fall of support.
         map: whose region it is.
         image, perturbed: float32 `[h, w, c]`. heat: float32 `[h, w]`. inside: bool `[h, w]`.
+        partner: the other image of a pair, `[h, w, c]`; None for classes.
         before, after: the probability of the truth. flipped: whether the decision is wrong now.
     """
 
@@ -119,27 +112,13 @@ class Case(NamedTuple):
     kind: str
     map: str
     image: np.ndarray
+    partner: np.ndarray | None
     heat: np.ndarray
     inside: np.ndarray
     perturbed: np.ndarray
     before: float
     after: float
     flipped: bool
-
-
-class Verdict(NamedTuple):
-    """Attributes:
-    sensitivity: LOW where the interval of the headline's flips, worst over maps, lies below 10%; HIGH where
-        it lies above 50%; MEDIUM otherwise; UNDETERMINED where there is no interval, or where LOW would rest
-        on maps that found nothing (constant ones, or a single map).
-    localised: True where the interval of the headline's excess over the rolled region lies above 0, False
-        where it lies below or at 0 with its upper end, None where it holds 0.
-    sentence: both in words, with their numbers.
-    """
-
-    sensitivity: Sensitivity
-    localised: bool | None
-    sentence: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,7 +128,8 @@ class SaliencyReport:
     Attributes:
         model, dataset, form: names; form is `pairs` or `classes`.
         num_rows: images that were asked about (of a pair each of the two in turn); `num_right`: decided
-            rightly before, which alone are perturbed; `num_people`: resampled for intervals.
+            rightly before, which alone are perturbed.
+        unit: what is resampled for intervals: `people`, `images` or `groups`; num_units: how many of them.
         before: shares before any perturbation: `right`, of pairs also `tar` and `far`.
         headline: region and perturbation of the verdict.
         rows: one per map, region and perturbation, then the worst over maps.
@@ -157,8 +137,9 @@ class SaliencyReport:
         verdict: LOW, MEDIUM, HIGH or UNDETERMINED, in words.
         warnings: sentences to read before the numbers.
         cases: pictures, the worst and the best rows of the headline.
-        flags: arrays by row: `right`, and `flipped/MAP/REGION/PERTURBATION/PLACE` among those that were right
-            (-1 elsewhere), int8.
+        flags: arrays by row: `number` (in its list), `fold`, `unit` `[m, 2]` (whose it is), `right`,
+            and `flipped/MAP/REGION/PERTURBATION/PLACE` among those that were right (-1 elsewhere), int8: what
+            `compare_saliency` pairs two models by.
         facts: hashes, thresholds and their achieved FAR.
         meta: configuration, seed, batch size, seconds, versions, hardware.
     """
@@ -168,7 +149,8 @@ class SaliencyReport:
     form: str
     num_rows: int
     num_right: int
-    num_people: int
+    unit: str
+    num_units: int
     before: Mapping[str, Estimate]
     headline: tuple[str, str]
     rows: tuple[SaliencyRow, ...]
@@ -205,72 +187,33 @@ class SaliencyReport:
         region, _ = self.headline
         own = [row for row in self.rows if row.region == region]
         controls = list(own[0].controls) if own else []
-        head = ["map", "perturbation", "flips", *(f"excess over {name}" for name in controls), "fall of p"]
         pairs = self.form == "pairs"
+        head = ["map", "perturbation", "flips", *(f"excess over {name}" for name in controls), "fall of p"]
         head += ["TAR", "FAR"] if pairs else []
-        right = self.before["right"].percent()
-        what = "pairs of images" if pairs else "images"
+        asked = f"{self.num_rows:,} images"
+        if pairs:
+            asked += f", each of {self.num_rows // 2:,} pairs in turn"
+        if self.unit != "images":
+            asked += f", of {self.num_units} {self.unit}"
+        before = ", ".join(
+            f"{name.upper() if len(name) == 3 else name} {value.percent()}"
+            for name, value in self.before.items()
+        )
         lines = [
             f"**{self.model or 'model'}** on {self.dataset}: {self.verdict.sentence}",
             "",
-            f"{self.num_rows:,} {what} of {self.num_people} "
-            f"{'people' if pairs else 'groups'}, {right} decided rightly before; the others are left out. "
-            f"Region: {region}.",
+            f"{asked}. Before: {before}; what was wrong is left out of flips. Region: {region}.",
             "",
             f"| {' | '.join(head)} |",
             f"| :-- | :-- |{' --: |' * (len(head) - 2)}",
         ]
         for row in own:
             cells = [row.map, row.perturbation, row.flips.percent()]
-            cells += [row.excess[name].percent() for name in controls]
-            cells.append(row.support_drop.percent())
+            cells += [points(row.excess[name]) for name in controls]
+            cells.append(points(row.support_drop))
             if pairs:
                 assert row.tar is not None and row.far is not None
                 cells += [row.tar.percent(), row.far.percent()]
             lines.append(f"| {' | '.join(cells)} |")
-        lines += ["", "Intervals: 95%, by resampling " + ("people." if pairs else "images.")]
+        lines += ["", f"Intervals: 95%, by resampling {self.unit}."]
         return "\n".join([*lines, *(f"Warning: {warning}" for warning in self.warnings)])
-
-
-def verdict_of(
-    worst: SaliencyRow, num_maps: int, num_constant: int, num_right: int, control: str | None
-) -> Verdict:
-    """See `Verdict`; `worst` is the headline's row over all maps, `control` the excess that is spoken of."""
-    flips = worst.flips
-    excess = worst.excess[control] if control else Estimate(None)
-    localised = None
-    if excess.low is not None and excess.high is not None:
-        localised = True if excess.low > 0 else False if excess.high <= 0 else None
-    said = (
-        f"perturbing {100 * worst.area:.0f}% of the image where the maps point ({worst.perturbation}) flips "
-        f"{flips.percent()} of the decisions that were right"
-    )
-    if excess.value is not None:
-        where = "not told apart from elsewhere by these data"
-        if localised is not None:
-            where = "so it is there that the model looks" if localised else "no more than elsewhere"
-        said += f", {excess.percent()} more than the same region {_elsewhere(control)}: {where}"
-    if flips.value is None or flips.low is None or flips.high is None:
-        return Verdict(
-            Sensitivity.UNDETERMINED,
-            localised,
-            f"{Sensitivity.UNDETERMINED}: {num_right} decisions are too few, or of too few people, to say.",
-        )
-    level = Sensitivity.MEDIUM
-    if flips.low > HIGH_ABOVE:
-        level = Sensitivity.HIGH
-    elif flips.high < LOW_BELOW:
-        level = Sensitivity.LOW
-        if num_maps == 1 or 2 * num_constant >= num_right * num_maps:
-            level = Sensitivity.UNDETERMINED
-            said += "; but " + (
-                "one map alone may have missed where the model looks: audit several"
-                if num_maps == 1
-                else "half of the maps are constant, and point nowhere"
-            )
-    return Verdict(level, localised, f"{level}: {said}.")
-
-
-def _elsewhere(control: str | None) -> str:
-    words = {"rolled": "at a random place", "others": "of another's map", "centre_disc": "about the centre"}
-    return words.get(str(control), str(control))

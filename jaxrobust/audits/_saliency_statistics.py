@@ -144,7 +144,7 @@ def _drops(
         cell = measured.after.get(Cell(one, region, kind, place))
         if cell is None:
             return np.zeros(0)
-        falls.append(np.where(cell.finite, before - getattr(cell, field), before))
+        falls.append(np.where(cell.finite, before - getattr(cell, field), np.abs(before)))
     return np.max(falls, axis=0)
 
 
@@ -272,6 +272,29 @@ def _mean_there(values: np.ndarray) -> float:
     return float(there.mean()) if len(there) else float("nan")
 
 
+def informative(rows: Sequence[MapRow]) -> bool | None:
+    """Whether some map's curves are better than noise's; None where none was drawn."""
+    drawn = [row for row in rows if row.insertion is not None]
+    if not drawn:
+        return None
+    return any(
+        _less(row.deletion, row.random_deletion) or _less(row.random_insertion, row.insertion)
+        for row in drawn
+    )
+
+
+def _less(first: float | None, second: float | None) -> bool:
+    return first is not None and second is not None and first < second
+
+
+def pointless(measured: Measured, plan: Plan) -> float:
+    """The share of maps that are constant, or whose headline's region is empty."""
+    if not len(measured.rows):
+        return 0.0
+    found = [measured.constant[name] | measured.empty[name, plan.headline] for name in plan.maps]
+    return float(np.mean(found))
+
+
 def agreement_rows(measured: Measured) -> tuple[AgreementRow, ...]:
     """Every two maps."""
     return tuple(
@@ -291,12 +314,13 @@ def cases(measured: Measured, plan: Plan, subjects: Sequence[Subject]) -> tuple[
     falls = np.stack([np.where(one.finite, before - one.support, before) for one in after])
     which, fall = falls.argmax(axis=0), falls.max(axis=0)
     order = np.argsort(-fall, kind="stable")
-    num = min(_NUM_CASES, len(order) // 2 or 1)
-    picked = [("worst", row) for row in order[:num]] + [("best", row) for row in order[::-1][:num]]
+    num = min(_NUM_CASES, (len(order) + 1) // 2)
+    picked = [("worst", row) for row in order[:num]] + [("best", row) for row in order[num:][::-1][:num]]
     titles = [title for subject in subjects for title in subject.name]
     images = np.concatenate([subject.images for subject in subjects])
+    partners = [row for one in subjects if one.partner is not None for row in one.partner]
     found = []
-    for said, row in picked[: len(order) + 1]:
+    for said, row in picked:
         name = names[which[row]]
         found.append(
             Case(
@@ -304,6 +328,7 @@ def cases(measured: Measured, plan: Plan, subjects: Sequence[Subject]) -> tuple[
                 kind=said,
                 map=name,
                 image=images[measured.rows[row]],
+                partner=partners[measured.rows[row]] if partners else None,
                 heat=measured.maps[name][row],
                 inside=measured.inside[name][row],
                 perturbed=measured.perturbed[name][row],
@@ -315,9 +340,14 @@ def cases(measured: Measured, plan: Plan, subjects: Sequence[Subject]) -> tuple[
     return tuple(found)
 
 
-def flags(measured: Measured, plan: Plan) -> dict[str, np.ndarray]:
-    """int8 by row: whether it was right, and which cells flipped it (-1: it was not asked)."""
-    found = {"right": measured.before.right.astype(np.int8)}
+def flags(measured: Measured, subjects: Sequence[Subject]) -> dict[str, np.ndarray]:
+    """By row: which it is, whether it was right, and which cells flipped it (-1: it was not asked)."""
+    found = {
+        "number": np.concatenate([one.number for one in subjects]),
+        "fold": np.concatenate([one.fold for one in subjects]),
+        "unit": np.concatenate([one.people for one in subjects]),
+        "right": measured.before.right.astype(np.int8),
+    }
     for cell, judged in measured.after.items():
         row = np.full(len(measured.before.right), -1, np.int8)
         row[measured.rows] = ~judged.right

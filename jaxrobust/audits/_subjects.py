@@ -20,7 +20,7 @@ from jaxrobust.evaluation.platt import Platt
 from jaxrobust.numerics import compile as compiler
 from jaxrobust.numerics.similarity import cosine
 from jaxrobust.saliency import Stages, TargetFn
-from jaxrobust.types import Array, Attack, PyTree
+from jaxrobust.types import RADIUS_TOLERANCE, Array, Attack, AttackResult, PyTree
 
 # Attacks look for a cosine so far beyond tau: nearer, another program of the same model may decide otherwise.
 SURE = 1e-5
@@ -69,6 +69,7 @@ class Subject:
         attack: `(attack, images, rows, masks [k, h, w, 1], seed) -> images`.
         probability: the target whose insertion and deletion curves are drawn.
         randomised: the model with more and more of its layers drawn anew.
+        partner: uint8 or float `[m, h, w, c]`, the other image of a pair, for pictures; None for classes.
         fill: float32 `[h, w, c]`, what takes the place of what is removed.
         people: int `[m, 2]`, whom a row is about; `fold` int `[m]`; `group` int `[m]`, whose the image is.
         number: int `[m]`, each row's number in its list, from which its random numbers come.
@@ -83,6 +84,7 @@ class Subject:
     attack: Callable[..., np.ndarray]
     probability: TargetFn
     randomised: tuple[Explained, ...]
+    partner: np.ndarray | None
     fill: np.ndarray
     people: np.ndarray
     fold: np.ndarray
@@ -116,7 +118,7 @@ def pair_judge(
 def class_judge(
     logits_fn: Any, target: np.ndarray, batch_size: int
 ) -> Callable[[np.ndarray, np.ndarray], Judged]:
-    """Right where no other class has as large a logit."""
+    """Right where the class is the first of those with the largest logit."""
     structure, arrays = split(logits_fn)
 
     def judge(images: np.ndarray, rows: np.ndarray) -> Judged:
@@ -152,7 +154,7 @@ def pair_attack(
             if not len(own):
                 continue
             beyond = tau - SURE if same else tau + SURE
-            found[own] = frontend.attack_pairs(
+            result = frontend.attack_pairs(
                 method,
                 embed_fn,
                 images[own],
@@ -162,7 +164,8 @@ def pair_attack(
                 key=jax.random.fold_in(key, int(same)),
                 mask=masks[own],
                 chunk=batch_size,
-            ).image
+            )
+            found[own] = _within_radius(result, images[own])
         return found
 
     return attack
@@ -183,9 +186,15 @@ def class_attack(logits_fn: Any, target: np.ndarray, batch_size: int) -> Callabl
             mask=masks,
             chunk=batch_size,
         )
-        return np.asarray(found.image)
+        return _within_radius(found, images)
 
     return attack
+
+
+def _within_radius(result: AttackResult, images: np.ndarray) -> np.ndarray:
+    """What was found, and the clean image where it lies farther than the radius, as minimum norms may."""
+    inside = np.asarray(result.distance) <= 1 + RADIUS_TOLERANCE
+    return np.where(inside[:, None, None, None], np.asarray(result.image), images)
 
 
 def score_fn(fn: Any) -> Any:

@@ -1,13 +1,19 @@
 """Models whose layers are drawn anew, one more at a time: a map that does not mind shows no model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrobust.types import Model, PyTree
+from jaxrobust.numerics import compile as compiler
+from jaxrobust.types import Array, Model, Outputs, PyTree
+
+
+def _logits(outputs: Outputs) -> Array:
+    return outputs.logits
 
 
 class Randomised(NamedTuple):
@@ -22,13 +28,22 @@ class Randomised(NamedTuple):
     cut: Mapping[str, Any] = {}
 
 
-def cascade(model: Model, params: PyTree, stats: PyTree, *, seed: int) -> dict[str, tuple[PyTree, PyTree]]:
+def cascade(
+    model: Model,
+    params: PyTree,
+    stats: PyTree,
+    *,
+    seed: int,
+    read: Callable[[Outputs], Array] = _logits,
+) -> dict[str, tuple[PyTree, PyTree]]:
     """Cascading randomisation (Adebayo et al., arXiv 1810.03292, section 3.1) of a model of linen modules.
 
     Args:
         model: from `models.build`.
         params, stats: its parameters and statistics.
         seed: >= 0, of the new draw, which is one of the model's own initialisation.
+        read: what is explained, of the model's outputs. Layers that it does not depend on, such as the head
+            of a face model whose embedding is explained, are left out.
 
     Returns:
         By the name of the layer drawn last, from the output to the input: parameters and statistics in which
@@ -44,11 +59,17 @@ def cascade(model: Model, params: PyTree, stats: PyTree, *, seed: int) -> dict[s
     """
     names = _layers(model, params, stats)
     new_params, new_stats = model.init(jax.random.key(seed))
-    found, mixed, mixed_stats = {}, dict(params), dict(stats)
+    images = jax.random.uniform(jax.random.key(seed), (2, *model.image_shape))
+    run = compiler.jit(lambda p, s: read(model.apply(p, s, images, train=False)[0]))
+    before = np.asarray(run(params, stats))
+    found: dict[str, tuple[PyTree, PyTree]] = {}
+    mixed, mixed_stats = dict(params), dict(stats)
     for name in reversed(names):
         mixed[name] = new_params[name]
         if name in mixed_stats:
             mixed_stats[name] = new_stats[name]
+        if not found and np.array_equal(run(mixed, mixed_stats), before):
+            continue
         found[name] = (dict(mixed), dict(mixed_stats))
     return found
 

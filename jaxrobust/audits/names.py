@@ -70,10 +70,10 @@ def parse_regions(text: str, fractions: Sequence[float], height: int, width: int
 
 
 def parse_perturbation(text: str, threat: ThreatModel) -> tuple[str, Perturbation]:
-    """`mean`, `grey`, `blur:sigma=4`, `noise`, `region_pgd:eps=8/255,steps=40`, `patch`, or any attack.
+    """`mean`, `grey`, `blur:sigma=4`, `noise`, `region_pgd:steps=40`, `patch`, or any attack.
 
-    An attack's name is read as `evaluation.parse` does, with the radii of `threat`, and confined to the
-    region.
+    `region_pgd` has the radius of `threat` unless one is given. An attack's name is read as
+    `evaluation.parse` does, with the radii of `threat`, and confined to the region.
 
     Returns:
         The name that stands for it in tables, and the perturbation.
@@ -94,14 +94,20 @@ def parse_perturbation(text: str, threat: ThreatModel) -> tuple[str, Perturbatio
     if head in REGION_ATTACKS:
         attack_fn: Any = REGION_ATTACKS[head]
         given = _parameters(tail, text, typing.get_type_hints(attack_fn))
-        return text.strip(), attack_fn(**given)
+        if head == "region_pgd" and threat.ball == "linf" and threat.eps is not None:
+            given = {"eps": threat.eps, **given}
+        attack = attack_fn(**given)
+        radius = "" if head == "patch" else f"eps={_fraction(attack.neighbourhood.eps)},"
+        return f"{head}:{radius}steps={attack.steps}", attack
     try:
         title, entry = parse(text, threat)
     except ValueError as error:
         known = ", ".join([*_SHORT, *REPLACEMENTS, *REGION_ATTACKS])
         raise ValueError(f"{error} A perturbation may also be one of {known}.") from None
-    if entry.attack is None or entry.target_fn is not None or entry.every_image:
-        raise ValueError(f"{title} perturbs nothing, or towards a class: leave it, or its target, out.")
+    if entry.attack is None:
+        raise ValueError(f"{title} perturbs nothing. Leave it out.")
+    if entry.target_fn is not None:
+        raise ValueError(f"{title} leads to a class, and any other will do here. Leave target= out.")
     return title, confined(entry.attack)
 
 
@@ -133,6 +139,12 @@ def _parameters(tail: str, text: str, hints: Mapping[str, Any]) -> dict[str, Any
             )
         found[name] = _value(name, value, known[name])
     return found
+
+
+def _fraction(eps: float) -> str:
+    """`8/255` where it is so many levels, else the number."""
+    levels = round(255 * eps)
+    return f"{levels}/255" if 0 < levels < 255 and abs(255 * eps - levels) < 1e-6 else f"{eps:g}"
 
 
 def _value(name: str, value: str, hint: Any) -> Any:

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from jaxrobust import _validate
 from jaxrobust.attacks import PGD
-from jaxrobust.neighbourhoods import LInf, Masked
+from jaxrobust.neighbourhoods import Compose, LInf, Masked
 from jaxrobust.types import Attack, Neighbourhood
 
 
@@ -153,6 +153,9 @@ def _confined(value: Any) -> Any:
         return value
     if isinstance(value, tuple):
         return type(value)(map(_confined, value))
+    if isinstance(value, Compose):
+        # Part by part, for some attacks ask for a composite.
+        return dataclasses.replace(value, parts=_confined(value.parts))
     if isinstance(value, Neighbourhood):
         return Masked(neighbourhood=value)
     changed = {

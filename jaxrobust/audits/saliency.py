@@ -16,7 +16,8 @@ import numpy as np
 from jaxrobust import saliency
 from jaxrobust.audits import _saliency_inputs, _saliency_measure, _saliency_statistics, _subjects
 from jaxrobust.audits._saliency_measure import Measured
-from jaxrobust.audits._saliency_report import WORST_MAP, SaliencyReport, verdict_of
+from jaxrobust.audits._saliency_report import WORST_MAP, SaliencyReport
+from jaxrobust.audits._saliency_verdict import Grounds, verdict_of
 from jaxrobust.audits._subjects import Explained, Subject
 from jaxrobust.audits.saliency_config import SaliencyAudit
 from jaxrobust.data import Identities, Pairs
@@ -58,12 +59,13 @@ def audit_pairs(
         fill: what takes the place of what is removed, and the maps' baseline: a level, `[h, w, c]` such as
             the mean of the training images, or a list with one per model; None for the mean image of the
             validation people.
-        stages: by map name, for `GradCAM`: embeddings cut at a layer (`saliency.model_embeddings(..., at=)`),
-            or a list with one per model.
+        stages: by map name, for `GradCAM`: embeddings of what is explained, cut at a layer
+            (`saliency.model_embeddings(..., at=)`), or a list with one per fold.
         explained: the model, or models, that maps are made of; None for `embed_fn`. With another, such as
-            one of random weights, the regions are those that it looks at: a check of the audit itself.
-        randomised: by the layer drawn last, from the output on, embedding functions of the model with its
-            layers drawn anew (`audits.cascade`); a list with one per model.
+            one of random weights, the regions are those that it looks at, a check of the audit itself, and
+            there is no verdict.
+        randomised: by the layer drawn last, from the output on, what is explained with its layers drawn anew
+            (`Randomised`, see `audits.cascade`); a list with one per fold.
         num_genuine, num_impostor: how many pairs, drawn evenly over folds and people; None for all.
         name: of the model, for the report.
         progress_fn: receives what is done, how far, of how many.
@@ -80,48 +82,40 @@ def audit_pairs(
     _verification_scores.check_models(embed_fn, pairs, validation)
     for what, some in {"pairs": pairs, "validation pairs": validation}.items():
         _verification_scores.check_unseen(identities, embed_fn, some, what, trained_on)
-    _saliency_inputs.check_stages(audit.maps, stages)
+    _saliency_inputs.check_stages(audit.maps, stages, randomised)
+    _saliency_inputs.check_regions(audit.regions, identities.images.shape[1:])
+    folds = _verification_scores.folds_of(pairs)
+    given = {"embed_fn": embed_fn, "fill": fill, "explained": explained}
+    given |= {f"stages[{key!r}]": one for key, one in (stages or {}).items()}
+    given |= {f"randomised[{key!r}]": one for key, one in (randomised or {}).items()}
+    of = {what: _saliency_inputs.per_model(what, one, folds) for what, one in given.items()}
     rows = _pair_cases.draw_pairs(
         identities, pairs, num_genuine=num_genuine, num_impostor=num_impostor, seed=audit.seed
     )
     scored = _verification_scores.score(embed_fn, identities, pairs, validation, audit.batch_size, False)
     thresholds = _verification_scores.thresholds(scored, pairs, validation, far)
-    folds = _verification_scores.folds_of(pairs)
-    single = callable(embed_fn)
-    embed_fn = embed_fn if callable(embed_fn) else list(embed_fn)
     subjects = []
     for number, fold in enumerate(folds):
-
-        def own(models: Any, number: int = number) -> Any:
-            return models[number] if isinstance(models, list) else models
-
         mine = rows[pairs.fold[rows] == fold]
+        if not len(mine):  # Fewer pairs were asked for than there are folds.
+            continue
         subjects.append(
             _saliency_inputs.pair_subject(
-                own(embed_fn),
+                of["embed_fn"][number],
                 identities,
                 pairs,
                 mine,
                 thresholds[fold].platt,
-                fill=_saliency_inputs.fill_of(
-                    fill, number, identities, validation, fold if not single else None
-                ),
-                stages={name: own(one) for name, one in (stages or {}).items()},
-                explained=own(explained),
-                randomised={name: own(one) for name, one in (randomised or {}).items()},
+                fill=_saliency_inputs.fill_of(of["fill"][number], identities, validation, fold),
+                stages={key: of[f"stages[{key!r}]"][number] for key in stages or {}},
+                explained=of["explained"][number],
+                randomised={key: of[f"randomised[{key!r}]"][number] for key in randomised or {}},
                 batch_size=audit.batch_size,
             )
         )
     chosen = pairs.at(rows)
-    num_impostors = int((~chosen.genuine).sum())
-    couples = np.unique(
-        np.sort(identities.identity[np.stack([chosen.first, chosen.second])[:, ~chosen.genuine]], axis=0),
-        axis=1,
-    ).shape[1]
     warnings = _verification_scores.shared_people(identities, pairs, validation)
-    known = resolution(far, num_impostors, couples)
-    if known.level is not Resolved.YES:
-        warnings.append(f"Of the impostor pairs drawn: {known.words}")
+    warnings += _unresolved(far, identities, validation)
     if fill is None:
         warnings.append(
             "The fill is the mean image of the validation people; the training images' mean is meant."
@@ -130,6 +124,8 @@ def audit_pairs(
         audit,
         subjects,
         form="pairs",
+        unit="people",
+        foreign=explained is not None,
         name=name,
         dataset=identities.name,
         genuine=np.concatenate([subject.target for subject in subjects]) == 0,
@@ -169,6 +165,7 @@ def audit_classifier(
     groups: Any = None,
     class_names: Sequence[str] | None = None,
     dataset: str = "",
+    fingerprint: str = "",
     name: str = "",
     progress_fn: Callable[[str, int, int], None] | None = None,
 ) -> SaliencyReport:
@@ -190,7 +187,7 @@ def audit_classifier(
         groups: int `[m]`, images that belong together (of one person, of one scene) and are resampled
             together; None for each by itself.
         class_names: for pictures.
-        dataset, name: for the report.
+        dataset, fingerprint, name: for the report.
         progress_fn: receives what is done, how far, of how many.
 
     Returns:
@@ -225,7 +222,8 @@ def audit_classifier(
             raise ValueError(f"Expected labels as integers [{num}], got {labels.dtype} {list(labels.shape)}.")
     if groups is not None and np.shape(groups) != (num,):
         raise ValueError(f"Expected groups [{num}], one per image, got shape {list(np.shape(groups))}.")
-    _saliency_inputs.check_stages(audit.maps, stages)
+    _saliency_inputs.check_stages(audit.maps, stages, randomised)
+    _saliency_inputs.check_regions(audit.regions, pixels.shape[1:])
     logits = _subjects.outputs(logits_fn, pixels, audit.batch_size)
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(f"Expected logits [b, k] of at least two classes, got shape {list(logits.shape)}.")
@@ -238,7 +236,9 @@ def audit_classifier(
     target = (logits.argmax(axis=1) if labels is None else labels).astype(np.int32)
     log_odds, of = saliency.class_log_odds, _subjects.score_fn
     whose = np.arange(num) if groups is None else np.asarray(groups)
-    names = class_names or [str(one) for one in range(logits.shape[1])]
+    names = [str(one) for one in range(logits.shape[1])] if class_names is None else list(class_names)
+    if len(names) != logits.shape[1]:
+        raise ValueError(f"Expected {logits.shape[1]} class_names, one per logit, got {len(names)}.")
     subject = Subject(
         images=pixels,
         target=target,
@@ -261,6 +261,7 @@ def audit_classifier(
             )
             for layer, fn in (randomised or {}).items()
         ),
+        partner=None,
         fill=_saliency_inputs.as_fill(pixels.mean(axis=0) if fill is None else fill, pixels.shape[1:]),
         people=np.stack([whose, whose], axis=1),
         fold=np.zeros(num, int),
@@ -275,10 +276,12 @@ def audit_classifier(
         audit,
         [subject],
         form="classes",
+        unit="images" if groups is None else "groups",
+        foreign=explained is not None,
         name=name,
         dataset=dataset,
         genuine=None,
-        facts={"explained_class": "predicted" if labels is None else "label"},
+        facts={"fingerprint": fingerprint, "class": "predicted" if labels is None else "label"},
         warnings=warnings,
         progress_fn=progress_fn,
         start=start,
@@ -290,6 +293,8 @@ def _report(
     subjects: Sequence[Subject],
     *,
     form: str,
+    unit: str,
+    foreign: bool,
     name: str,
     dataset: str,
     genuine: np.ndarray | None,
@@ -306,26 +311,36 @@ def _report(
     found = _saliency_statistics.estimate(measured, plan, people, fold, genuine, audit.num_draws)
     headline = (plan.headline, next(iter(plan.perturbations)))
     rows = {row[:3]: row for row in found.rows}
-    num_right, num_constant = len(measured.rows), sum(int(one.sum()) for one in measured.constant.values())
-    control = audit.controls[0] if audit.controls else None
+    maps = _saliency_statistics.map_rows(measured, plan)
+    asked = people[measured.rows] if len(measured.rows) else people
+    grounds = Grounds(
+        num_maps=len(plan.maps),
+        num_right=len(measured.rows),
+        num_units=len(np.unique(asked)),
+        pointless=_saliency_statistics.pointless(measured, plan),
+        informative=_saliency_statistics.informative(maps),
+        foreign=foreign,
+        control=audit.controls[0] if audit.controls else None,
+    )
     return SaliencyReport(
         model=name,
         dataset=dataset,
         form=form,
         num_rows=len(people),
-        num_right=num_right,
-        num_people=len(np.unique(people)),
+        num_right=len(measured.rows),
+        unit=unit,
+        num_units=len(np.unique(people)),
         before=found.before,
         headline=headline,
         rows=found.rows,
         curves=found.curves,
-        maps=_saliency_statistics.map_rows(measured, plan),
+        maps=maps,
         agreement=_saliency_statistics.agreement_rows(measured),
-        verdict=verdict_of(rows[WORST_MAP, *headline], len(plan.maps), num_constant, num_right, control),
+        verdict=verdict_of(rows[WORST_MAP, *headline], grounds),
         warnings=(*warnings, *_warnings(audit, measured)),
         cases=_saliency_statistics.cases(measured, plan, subjects),
-        flags=_saliency_statistics.flags(measured, plan),
-        facts=facts,
+        flags=_saliency_statistics.flags(measured, subjects),
+        facts={**facts, "regions_of_another_model": foreign},
         meta={
             "audit": _provenance.describe(audit),
             "seed": audit.seed,
@@ -334,6 +349,18 @@ def _report(
             "seconds": time.perf_counter() - start,
         },
     )
+
+
+def _unresolved(far: float, identities: Identities, validation: Pairs) -> list[str]:
+    """A sentence where the validation pairs, from which thresholds come, cannot resolve the FAR."""
+    said = []
+    for fold in np.unique(validation.fold):
+        own = validation.at((validation.fold == fold) & ~validation.genuine)
+        people = np.sort(identities.identity[np.stack([own.first, own.second])], axis=0)
+        known = resolution(far, len(own.first), np.unique(people, axis=1).shape[1])
+        if known.level is not Resolved.YES:
+            said.append(f"Threshold of fold {fold}, on its validation pairs: {known.words}")
+    return said
 
 
 def _warnings(audit: SaliencyAudit, measured: Measured) -> list[str]:

@@ -11,7 +11,14 @@ from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.experiments.face_report import write_face_report
 from jaxrobust.experiments.functions import embedding_fn, logits_fn
 from jaxrobust.experiments.judge import evaluate_run, evaluate_stored, test_set
-from jaxrobust.experiments.judge_faces import FaceReport, asked, embed_fn, evaluate_faces, mean_image
+from jaxrobust.experiments.judge_faces import (
+    FaceReport,
+    asked,
+    embed_fn,
+    evaluate_faces,
+    mean_image,
+    training_mean,
+)
 from jaxrobust.experiments.overrides import apply_overrides
 from jaxrobust.experiments.predict import Prediction, predict
 from jaxrobust.experiments.registry import EXPERIMENTS, FAMILIES, get, summary
@@ -61,5 +68,6 @@ __all__ = [
     "to_json",
     "train",
     "train_seeds",
+    "training_mean",
     "write_face_report",
 ]

@@ -31,20 +31,12 @@ class FaceReport(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Whom runs are asked about, and whose images each was trained on.
-
-    Attributes:
-        identities, pairs, validation: as `evaluation.verify` takes them.
-        trained_on: by run, people; None where nobody of the set was.
-        means: by run, the mean of its training images, float32 `[h, w, c]`; those of the validation people
-            where the set is another.
-    """
+    """Whom runs are asked about, as `evaluation.verify` takes it; `trained_on` None where nobody was."""
 
     identities: Identities
     pairs: Pairs
     validation: Pairs
     trained_on: list[np.ndarray] | None
-    means: list[np.ndarray]
 
 
 def evaluate_faces(
@@ -145,6 +137,15 @@ def evaluate_faces(
 def embed_fn(run: Run) -> Any:
     """`images [b, h, w, c] -> embeddings [b, d]`, a pytree of the run's weights, compiled once a net."""
     return embedding_fn(run.model, run.params, run.stats)
+
+
+def training_mean(run: Run, data_dir: str | os.PathLike | None) -> np.ndarray | None:
+    """The mean of a run's training images, float32 `[h, w, c]`; None where they are not at hand."""
+    try:
+        found = _config(run).load(data_dir)
+    except (ValueError, OSError):
+        return None
+    return mean_image(found.train.images) if found.fingerprint == run.fingerprint else None
 
 
 def mean_image(images: Any) -> np.ndarray:
@@ -287,8 +288,7 @@ def _own(
         for part in ("test", "validation")
     }
     seen = [np.concatenate([found.part.train, found.unlabelled]) for found in loaded]
-    means = [mean_image(found.train.images) for found in loaded]
-    return Asked(loaded[0].identities, lists["test"], lists["validation"], seen, means)
+    return Asked(loaded[0].identities, lists["test"], lists["validation"], seen)
 
 
 def _elsewhere(
@@ -325,14 +325,13 @@ def _elsewhere(
         pairs = beside
     if pairs is not None:
         listed = data.read_lfw_pairs(Path(pairs), people)
-        return Asked(people, listed, _from_other_folds(listed), None, [mean_image(people.images)])
+        return Asked(people, listed, _from_other_folds(listed), None)
     folds = data.identity_folds(people, config.num_folds, config.num_validation, config.seed)
     test, validation = (
         data.fold_pairs(people, folds, part, num_impostor=config.num_impostor, seed=config.seed)
         for part in ("test", "validation")
     )
-    shown = np.unique(np.concatenate([validation.first, validation.second]))
-    return Asked(people, test, validation, None, [mean_image(people.images[shown])])
+    return Asked(people, test, validation, None)
 
 
 def _from_other_folds(listed: Pairs) -> Pairs:
