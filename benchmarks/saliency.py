@@ -136,8 +136,8 @@ def _page(rows: list[dict[str, Any]]) -> str:
         "batch, identical weights, the logit of the label. Each side in its own process, in turns in one "
         "run; times are medians over rounds, ratios round by round (least to greatest). Captum has the "
         "fastest of several chunk sizes. The ratio says how many times as long Captum takes; of RISE, how "
-        f"much longer it takes than its bare forward passes. Maps whose definitions agree are to correlate by "
-        f"{cases.CORRELATION:g} on every image.",
+        "much longer it takes than its bare forward passes. Maps whose definitions agree are to correlate "
+        f"by {cases.CORRELATION:g} on every image.",
         "",
         "| map | ours, ms | the other, ms | ratio | bar | correlation, worst image | largest difference | |",
         "| :-- | --: | --: | --: | --: | --: | --: | :-- |",
