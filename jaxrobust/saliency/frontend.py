@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrobust import _validate
 from jaxrobust.numerics import compile as compiler
-from jaxrobust.saliency._callables import Structure, merge, split
+from jaxrobust.numerics.callables import Structure, merge, split
 from jaxrobust.saliency._inputs import (
     as_baseline,
     as_example,
@@ -173,7 +173,7 @@ def _run(
     config: Any,
     structure: Structure,
     chunk: int | None,
-    arrays: list[Any],
+    arrays: tuple[Any, ...],
     rows: PyTree,
     row_baseline: Array | None,
     baseline: Array | None,
@@ -201,7 +201,7 @@ def _in_pieces(
     key: Array | None = None,
 ) -> Array:
     """All rows at once, or piece by piece, the last one filled up by the last row."""
-    structure, arrays = split(target_fn)
+    structure, arrays = split(target_fn, "target_fn")
     program = functools.partial(_compiled(), fn, config, structure, chunk, arrays)
     by_row = (rows, baseline if baseline.ndim == 4 else None)
     shared = None if baseline.ndim == 4 else baseline
