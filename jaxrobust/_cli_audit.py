@@ -113,13 +113,7 @@ def audit():
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the report; default RUN/saliency.",
 )
-@click.option(
-    "--which",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Checkpoint of RUN.",
-)
+@common.which_option
 def saliency(
     runs, maps, regions, fraction, perturb, controls, dataset, pairs, data_dir, num, target, eps, far,
     explained, randomise, num_sanity, pictures, batch_size, seed, num_draws, report, which,

@@ -53,6 +53,17 @@ def image_options(command):
     )(command)
 
 
+def which_option(command):
+    """`--which`, a checkpoint of a run."""
+    return click.option(
+        "--which",
+        type=click.Choice(["best", "last"]),
+        default="best",
+        show_default=True,
+        help="Checkpoint of RUN.",
+    )(command)
+
+
 def distributed_option(command):
     """`--distributed`."""
     return click.option(

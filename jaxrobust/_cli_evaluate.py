@@ -102,13 +102,7 @@ from jaxrobust import _cli_faces
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the report; default RUN/evaluation, of a verification RUN/verification.",
 )
-@click.option(
-    "--which",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Checkpoint of RUN.",
-)
+@common.which_option
 def evaluate(
     runs, task, pairs, minimum_eps, attacks, dataset, size, channels, num, data_dir, eps, eps_l2, eps_l0,
     max_angle, max_shift, steps, restarts, batch_size, devices, distributed, precision, seed, robust_risk,

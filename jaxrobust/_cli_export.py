@@ -41,13 +41,7 @@ from jaxrobust import _cli_common as common
     help="With gradients with respect to the images, which attacks need; they double the file.",
 )
 @click.option("--force", is_flag=True, help="Write into a folder that has files, over an export there.")
-@click.option(
-    "--which",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Checkpoint of RUN.",
-)
+@common.which_option
 def export(
     run, out, evaluate, attacks, num, data_dir, batch_size, seed, report, gradients, force, which
 ):  # fmt: skip

@@ -77,13 +77,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
     show_default=True,
     help="Lines of JSON on stderr; warning leaves out the line per request.",
 )
-@click.option(
-    "--which",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Checkpoint of RUN.",
-)
+@common.which_option
 def serve(
     path, host, port, max_batch, max_wait_ms, max_queue, max_bytes, max_pixels, decode_seconds,
     decode_threads, api_key_file, stability, stability_samples, threshold, gallery, drain_seconds,
