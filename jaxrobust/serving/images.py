@@ -77,10 +77,8 @@ def decode(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many("The image has", settings) from None
     except Exception:
-        found = "The body is empty" if not body else "The body is none, or its header is damaged"
-        raise Problem(
-            415, "not-an-image", f"Read are {', '.join(FORMATS)}. {found}; send one image file."
-        ) from None
+        found = "This is no image, or its header is damaged." if body else "The file is empty."
+        raise Problem(415, "not-an-image", f"{found} {', '.join(FORMATS)} are read.") from None
     try:
         file.seek(0)
         size = None if prepared else (height, width)

@@ -61,7 +61,7 @@ def test_a_newcomer_gets_answers(tmp_path):
     shell = shlex.join([sys.executable]).join(image.split("python", 1))
     done = subprocess.run(["bash", "-c", shell], **environment)
     assert done.returncode == 0 and (tmp_path / "digit.png").is_file(), done.stderr
-    train = ["train", "digits_srt", "--steps", "5", "--no-progress", "--run-dir", "run"]
+    train = ["train", "digits_srt", "--steps", "5", "--devices", "1", "--no-progress", "--run-dir", "run"]
     subprocess.run([sys.executable, "-m", "jaxrobust", *train], check=True, **environment)
     lines = [line for block in SHELL for line in block.splitlines() if line.startswith("curl")]
     lines = [line for line in lines if "ADMIN" not in line and "a.png" not in line]

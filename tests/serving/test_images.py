@@ -105,9 +105,9 @@ CLEAR = Image.fromarray(np.dstack([COLOUR, np.full((20, 30), 128, np.uint8)]))
 DEEP = Image.fromarray(GREY.astype(np.uint16) * 257)
 REFUSED = {
     "nothing": (b"", 415, "empty"),
-    "text": (b"not an image at all", 415, "Read are JPEG"),
-    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "Read are"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage", 415, "Read are"),
+    "text": (b"not an image at all", 415, "JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM are read"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "are read"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage", 415, "are read"),
     "only a head": (encode(COLOUR)[:20], 415, "damaged"),
     "truncated PNG": (encode(COLOUR)[:-300], 422, "truncated"),
     "truncated JPEG": (encode(COLOUR, "JPEG")[:-300], 422, "truncated"),
