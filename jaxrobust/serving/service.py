@@ -1,13 +1,14 @@
 """The service without HTTP: the model in use, its queue and threads, and what is said of an image."""
 
 import asyncio
+import functools
 import hashlib
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from jaxrobust.serving import images, programs
 from jaxrobust.serving.batching import Admission, Batcher
 from jaxrobust.serving.logs import log
 from jaxrobust.serving.metrics import Metrics
-from jaxrobust.serving.problems import Problem
+from jaxrobust.serving.problems import Problem, parameter
 from jaxrobust.serving.programs import Loaded, Row
 from jaxrobust.serving.served import LoadFn, Served, Settings
+
+T = TypeVar("T")
 
 
 class Asked(NamedTuple):
@@ -151,20 +154,23 @@ class Service:
             finally:
                 self.metrics.decoding.observe(time.monotonic() - began)
 
+        return await self._in_pool(work)
+
+    async def _in_pool(self, work: Callable[[], T]) -> T:
+        """Pillow's work, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def recognise(self, pixels: np.ndarray, asked: Asked) -> dict[str, Any]:
         """The class and distribution of an image, and what else is asked."""
         if asked.stability and self.served.neighbourhood is None:
-            raise Problem(
-                422, "bad-parameter", "stability: this model was trained without a neighbourhood to sample; "
-                "the server was started without --stability.", parameter="stability",
-            )  # fmt: skip
+            detail = "there is no neighbourhood to sample: the model was trained without, and none was given."
+            raise parameter("stability", detail)
         while True:
             loaded, answer = await self._ask("moved" if asked.moves else "forward", asked.row(pixels))
             found = _answer(loaded.served, answer[0], asked.top)
             if asked.view:
-                found["view"] = images.data_url(answer[-1] if asked.moves else pixels)
+                seen = answer[-1] if asked.moves else pixels
+                found["view"] = await self._in_pool(functools.partial(images.data_url, seen))
             if not asked.stability:
                 return found
             seed = _seed(pixels, self.settings.seed)
@@ -180,18 +186,15 @@ class Service:
             found = await self.recognise(pixels, asked)
             # Of the class that the model names, or of the one that is asked about.
             explained = found["class"] if label is None else label
-            names = self.served.class_names
-            if explained >= len(names):
-                raise Problem(
-                    422, "bad-parameter", f"class: expected 0 to {len(names) - 1}, got {explained}.",
-                    parameter="class",
-                )  # fmt: skip
+            num = len(found["distribution"])
+            if explained >= num:
+                raise parameter("class", f"expected 0 to {num - 1}, got {explained}.")
             loaded, (heat,) = await self._ask("explain", asked.row(pixels, label=explained))
             if loaded.served.id == found["model"]:
                 break
         largest = float(np.abs(heat).max())
         scaled = heat / largest if largest > 0 else heat
-        method = next(p for n, (p, _) in loaded.programs.items() if n == "explain").method
+        method = loaded.programs["explain"][0].method
         return {
             **found,
             "explained": {
@@ -199,7 +202,7 @@ class Service:
                 "name": loaded.served.class_names[explained],
                 "method": f"occlusion, window {method.window}, stride {method.stride}",
                 "largest": largest,
-                "map": [[round(float(value), 4) for value in line] for line in scaled],
+                "map": np.round(scaled.astype(np.float64), 4).tolist(),
             },
         }
 
