@@ -1,5 +1,7 @@
-"""Audits of a trained model: how robust it is where it looks, and (coming) how much it gives away."""
+"""Audits of a trained model: how robust it is where it looks, and how much its features give away."""
 
+from jaxrobust.audits._privacy_inputs import Division
+from jaxrobust.audits._privacy_report import CandidateRow, MitigationRow, PrivacyReport
 from jaxrobust.audits._saliency_page import SaliencyPaths, saliency_html, write_saliency_report
 from jaxrobust.audits._saliency_report import (
     WORST_MAP,
@@ -12,7 +14,13 @@ from jaxrobust.audits._saliency_report import (
 )
 from jaxrobust.audits._saliency_verdict import Sensitivity, Verdict
 from jaxrobust.audits.cascade import Randomised, cascade
-from jaxrobust.audits.names import parse_map, parse_perturbation, parse_regions
+from jaxrobust.audits.names import (
+    default_mitigations,
+    parse_map,
+    parse_perturbation,
+    parse_protections,
+    parse_regions,
+)
 from jaxrobust.audits.perturbations import (
     REGION_ATTACKS,
     REPLACEMENTS,
@@ -25,6 +33,8 @@ from jaxrobust.audits.perturbations import (
     patch,
     region_pgd,
 )
+from jaxrobust.audits.privacy import audit_classifier_privacy, audit_privacy
+from jaxrobust.audits.privacy_config import PUBLISHED, PrivacyAudit
 from jaxrobust.audits.saliency import audit_classifier, audit_pairs
 from jaxrobust.audits.saliency_compare import (
     SaliencyDifference,
@@ -35,16 +45,22 @@ from jaxrobust.audits.saliency_compare import (
 from jaxrobust.audits.saliency_config import SaliencyAudit
 
 __all__ = [
+    "PUBLISHED",
     "REGION_ATTACKS",
     "REPLACEMENTS",
     "WORST_MAP",
     "AgreementRow",
     "Blur",
+    "CandidateRow",
     "Case",
+    "Division",
     "Fill",
     "MapRow",
+    "MitigationRow",
     "Noise",
     "Perturbation",
+    "PrivacyAudit",
+    "PrivacyReport",
     "QCurve",
     "Randomised",
     "Replacement",
@@ -56,14 +72,18 @@ __all__ = [
     "Sensitivity",
     "Verdict",
     "audit_classifier",
+    "audit_classifier_privacy",
     "audit_pairs",
+    "audit_privacy",
     "cascade",
     "compare_saliency",
     "comparison_markdown",
     "confined",
+    "default_mitigations",
     "load_flags",
     "parse_map",
     "parse_perturbation",
+    "parse_protections",
     "parse_regions",
     "patch",
     "region_pgd",

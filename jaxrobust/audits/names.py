@@ -1,4 +1,4 @@
-"""From what is typed to maps, regions and perturbations: `rise:num=1000`, `best_box`, `blur:sigma=2`."""
+"""From what is typed to maps, regions, perturbations, protections: `rise:num=1000`, `quantised:bits=4`."""
 
 import dataclasses
 import math
@@ -9,6 +9,8 @@ from typing import Any
 from jaxrobust import _validate
 from jaxrobust.audits.perturbations import REGION_ATTACKS, REPLACEMENTS, Fill, Perturbation, confined
 from jaxrobust.evaluation import ThreatModel, parse
+from jaxrobust.inversion import PROTECTIONS, Protection
+from jaxrobust.inversion.features import LOGITS
 from jaxrobust.saliency import REDUCTIONS, REGIONS, SALIENCY_MAPS, Region, SaliencyMap
 
 _SHORT = {"mean": Fill(), "grey": Fill(level=0.5), "gray": Fill(level=0.5)}
@@ -109,6 +111,40 @@ def parse_perturbation(text: str, threat: ThreatModel) -> tuple[str, Perturbatio
     if entry.target_fn is not None:
         raise ValueError(f"{title} leads to a class, and any other will do here. Leave target= out.")
     return title, confined(entry.attack)
+
+
+def parse_protections(text: str) -> tuple[str, tuple[Protection, ...]]:
+    """Protections of features, one after the other with `+`: `truncated:keep=32+quantised:bits=4`.
+
+    Returns:
+        The name as it was typed, and the protections.
+
+    Raises:
+        ValueError: for an unknown name or parameter, listing the known ones.
+
+    >>> parse_protections("noisy:ratio=0.5")
+    ('noisy:ratio=0.5', (Noisy(ratio=0.5),))
+    """
+    found = []
+    for part in text.split("+"):
+        head, _, tail = (piece.strip() for piece in part.partition(":"))
+        found.append(_configured(_validate.member("protection", head, PROTECTIONS), tail, part.strip()))
+    return text.strip(), tuple(found)
+
+
+def default_mitigations(layer: str, size: int) -> dict[str, tuple[Protection, ...]]:
+    """What is tried where nothing else is asked for: of `size` numbers fewer, coarser and noisier ones.
+
+    Logits are cut to the largest instead of the first.
+
+    >>> ", ".join(default_mitigations("logits", 10))
+    'top_k:keep=3, top_k:keep=1, quantised:bits=4, quantised:bits=1, noisy:ratio=0.5, noisy:ratio=1'
+    """
+    kept = "top_k" if layer == LOGITS else "truncated"
+    sizes = (3, 1) if layer == LOGITS else (size // 2, size // 8)
+    names = [f"{kept}:keep={keep}" for keep in dict.fromkeys(sizes) if 0 < keep < size]
+    names += ["quantised:bits=4", "quantised:bits=1", "noisy:ratio=0.5", "noisy:ratio=1"]
+    return dict(parse_protections(name) for name in names)
 
 
 def _configured(kind: Any, tail: str, text: str, **fixed: Any) -> Any:

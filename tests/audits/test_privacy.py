@@ -1,0 +1,309 @@
+"""The privacy audit on victims whose answer is known: the image itself, a constant, noise."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust import data
+from jaxrobust.audits import (
+    PUBLISHED,
+    Division,
+    PrivacyAudit,
+    audit_classifier_privacy,
+    audit_privacy,
+)
+from jaxrobust.audits._privacy_inputs import sampled, side_of
+from jaxrobust.audits._privacy_report import DECODER, OPTIMISATION, headline_of
+from jaxrobust.evaluation import Band, Estimate
+from jaxrobust.inversion import Features, Quantised, Truncated, TVInversion, content_keys
+from tests.evaluation.invented_faces import SHAPE, invented_faces
+
+FACES = invented_faces(42, each=4)
+PEOPLE = Division(np.arange(24), np.arange(24, 32), np.arange(32, 42))
+DIMENSIONS = SHAPE[0] * SHAPE[1]
+
+
+def image_itself(images):
+    return images.reshape(images.shape[0], -1)
+
+
+def constant(images):
+    return 0 * image_itself(images) + 0.5
+
+
+def noise(images):
+    """Unlike for every image, and nothing to do with it."""
+    draw = jax.vmap(lambda key: jax.random.normal(key, (DIMENSIONS,)))
+    return draw(content_keys(jax.random.key(0), images))
+
+
+def small(**changes):
+    given = {
+        "width": 8,
+        "steps": 12,
+        "batch_size": 16,
+        "window": 7,
+        "far": 0.05,
+        "feature_weights": (0.0,),
+        "optimisation": (TVInversion(steps=60, restarts=1, total_variation=1e-3),),
+        "num_optimised": 20,
+        "batch_rows": 40,
+        "num_draws": 60,
+    }
+    return PrivacyAudit(**{**given, **changes})
+
+
+def audited(features_fn, audit=None, **options):
+    return audit_privacy(audit or small(), features_fn, FACES, PEOPLE, **options)
+
+
+@pytest.fixture(scope="module")
+def itself():
+    return audited(image_itself, trained_on=[PEOPLE.attackers], name="itself")
+
+
+def test_the_image_itself_is_inverted_by_optimisation_and_high(itself):
+    report = itself.attacks[OPTIMISATION]
+    assert report.likeness[0].ssim.value > 0.95, itself.summary()
+    assert (itself.band, itself.headline) == (Band.HIGH, OPTIMISATION)
+    assert itself.sentence.startswith("HIGH: from the embedding (white box), an image that is optimised")
+    # Twelve steps train no decoder, which does not speak for the model.
+    assert itself.attacks[DECODER].band is Band.UNDETERMINED
+    assert any("The attack by decoder failed" in warning for warning in itself.warnings)
+
+
+@pytest.mark.parametrize("features_fn", [constant, noise])
+def test_features_without_the_image_are_undetermined_and_never_low(features_fn):
+    report = audited(features_fn)
+    assert report.band is Band.UNDETERMINED, report.summary()
+    assert report.sentence.startswith("UNDETERMINED: nothing can be said")
+    assert "Whom the model was trained on is not known." in report.warnings
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_a_decoder_that_lacks_the_features_is_no_ground_for_low():
+    """Twelve steps beat the mean face on held-out people, and say nothing of what is the image itself."""
+    report = audited(image_itself, small(num_optimised=0))
+    assert report.attacks[DECODER].held_out.over_mean.low > 0
+    assert report.band is Band.UNDETERMINED
+    assert "lack the features" in report.sentence
+    assert any("One attack alone, the decoder" in warning for warning in report.warnings)
+
+
+def test_who_attacks_and_is_attacked_is_refused_and_the_rest_is_stated(itself):
+    for wrong in (
+        PEOPLE._replace(attackers=np.arange(25, 33)[[0, -1]]),
+        PEOPLE._replace(held_out=np.arange(30, 33)),
+    ):
+        with pytest.raises(ValueError, match="attackers and victims"):
+            audit_privacy(small(), image_itself, FACES, wrong)
+    with pytest.raises(ValueError, match="attackers and held out"):
+        audit_privacy(small(), image_itself, FACES, PEOPLE._replace(held_out=np.arange(20, 28)))
+    twins = FACES._replace(images=FACES.images.copy())
+    twins.images[-1] = twins.images[0]
+    with pytest.raises(ValueError, match="images of the victims are the attacker's too"):
+        audit_privacy(small(), image_itself, twins, PEOPLE)
+    assert itself.division[1].startswith("attackers: The model was trained on 24 of these 24 people")
+    assert itself.division[2] == "victims: The model was trained on none of these 10 people."
+
+
+def test_the_setting_is_chosen_on_held_out_attackers(itself):
+    report = audited(
+        image_itself,
+        small(
+            feature_weights=(0.0, 0.1),
+            optimisation=(TVInversion(steps=20, restarts=1, total_variation=30.0), *small().optimisation),
+        ),
+    )
+    rows = {row.setting: row for row in report.candidates}
+    assert len(rows) == 4 and sum(row.chosen for row in rows.values()) == 2
+    assert rows["total variation 0.001, 60 steps"].chosen
+    blurred = rows["total variation 30, 20 steps"]
+    assert blurred.ssim < rows["total variation 0.001, 60 steps"].ssim and not blurred.chosen
+    # What attacks in the end is the setting that was chosen.
+    first, again = (one.attacks[OPTIMISATION].likeness[0].ssim.value for one in (itself, report))
+    assert first == pytest.approx(again)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_an_audit_that_was_killed_goes_on_to_the_same_result(tmp_path, itself):
+    def killed(what, done, total):
+        if done == total:
+            raise Killed
+
+    with pytest.raises(Killed):
+        audited(image_itself, folder=tmp_path, progress_fn=killed)
+    steps = [path.name for path in (tmp_path / "fold0-weight0-seed0").iterdir() if path.name.isdigit()]
+    assert steps == ["10"]
+    starts = []
+    report = audited(
+        image_itself, folder=tmp_path, progress_fn=lambda what, done, total: starts.append((what, done))
+    )
+    assert ("fold0-weight0-seed0", 10) in starts and ("fold0-weight0-seed0", 0) not in starts
+    assert json.dumps(report.to_json()["attacks"]) == json.dumps(itself.to_json()["attacks"])
+    np.testing.assert_array_equal(report.cases[0].reconstruction, itself.cases[0].reconstruction)
+
+
+def test_decoders_of_another_victim_or_of_other_images_are_refused(tmp_path):
+    quick = small(num_optimised=0, steps=1)
+    audited(jax.tree_util.Partial(_scaled, jnp.ones(3)), quick, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"another configuration.*victim"):
+        audited(jax.tree_util.Partial(_scaled, 2 * jnp.ones(3)), quick, folder=tmp_path)
+    fewer = PEOPLE._replace(attackers=PEOPLE.attackers[1:])
+    with pytest.raises(ValueError, match=r"another configuration.*attackers"):
+        audit_privacy(quick, jax.tree_util.Partial(_scaled, jnp.ones(3)), FACES, fewer, folder=tmp_path)
+
+
+def _scaled(scale, images):
+    return image_itself(images)[:, :3] * scale
+
+
+def test_mitigations_are_a_curve_of_leak_against_recognition(itself):
+    mitigations = {"half": (Truncated(keep=DIMENSIONS // 2),), "signs": (Quantised(bits=1),)}
+    report = audited(_centred, small(mitigations=mitigations, num_optimised=0, far=0.2))
+    assert [row.name for row in report.mitigations] == [PUBLISHED, "half", "signs"]
+    whole, half, signs = report.mitigations
+    assert (whole.size, half.size, signs.size) == (DIMENSIONS, DIMENSIONS // 2, DIMENSIONS)
+    assert report.utility == "TAR at FAR 20%"
+    assert whole.utility.value >= signs.utility.value > 0.5
+    assert whole.leak == report.attacks[DECODER].leak
+    assert "| signs | 224 |" in report.summary()
+    assert itself.mitigations == ()
+
+
+def _centred(images):
+    flat = image_itself(images)
+    return flat - flat.mean(axis=1, keepdims=True)
+
+
+def test_several_models_and_seeds_count_together():
+    other = Division(np.arange(18, 42), np.arange(8, 16), np.arange(8))
+    report = audit_privacy(
+        small(num_optimised=0, seeds=(0, 1)),
+        [image_itself, _centred],
+        FACES,
+        [PEOPLE, other],
+        trained_on=[PEOPLE.attackers, other.victims],
+    )
+    found = report.attacks[DECODER]
+    assert (found.num_folds, found.num_people, report.facts["num_decoder_seeds"]) == (4, 18, 2)
+    assert "Fold 1: victims: The model was trained on 8 of these 8 people" in report.division[5]
+    assert len(report.facts["victims"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("bands", "headline", "band"),
+    [
+        (("LOW", "HIGH"), OPTIMISATION, "HIGH"),
+        (("MEDIUM", "UNDETERMINED"), DECODER, "MEDIUM"),
+        (("LOW", "UNDETERMINED"), DECODER, "LOW"),
+        (("UNDETERMINED", "LOW"), DECODER, "UNDETERMINED"),
+        (("UNDETERMINED", "UNDETERMINED"), DECODER, "UNDETERMINED"),
+    ],
+)
+def test_the_headline_is_the_worst_that_can_be_said(itself, bands, headline, band):
+    made = {
+        name: dataclasses.replace(itself.attacks[name], band=Band(one), leak=Estimate(0.1))
+        for name, one in zip((DECODER, OPTIMISATION), bands, strict=True)
+    }
+    assert headline_of(made) == (headline, Band(band))
+
+
+def test_samples_have_as_many_of_everybody():
+    side = side_of(FACES, np.arange(10))
+    at = sampled(side, 20, 0)
+    assert np.unique(side.identity[at], return_counts=True)[1].tolist() == [2] * 10
+    few = sampled(side, 6, 0)
+    assert np.unique(side.identity[few], return_counts=True)[1].tolist() == [2] * 3
+    assert len(sampled(side, 10_000, 0)) == 40
+
+
+def digits_parts():
+    digits = data.load("digits")
+    parts = [(0, 600), (600, 700), (700, 820)]
+    return [(digits.train.images[a:b], digits.train.labels[a:b]) for a, b in parts]
+
+
+def test_a_classifier_is_audited_by_class():
+    def features_fn(images):
+        return image_itself(images)[:, :32]
+
+    report = audit_classifier_privacy(
+        small(steps=60, width=16, flip=False, mitigations={"eight": (Truncated(keep=8),)}),
+        features_fn,
+        *digits_parts(),
+        num_classes=10,
+        division=("The model was trained on none of them.",),
+        dataset="digits",
+    )
+    assert report.form == "classes" and report.attacks[DECODER].num_people == 10
+    assert report.utility == "accuracy by nearest class mean"
+    whole, eight = report.mitigations
+    assert whole.utility.value > eight.utility.value > 0.2
+    assert "Attackers: 600 images; held out: 100; victims: 120" in report.division[0]
+    assert "by resampling images" in report.summary()
+
+
+def test_bad_input_is_answered(tmp_path):
+    parts = digits_parts()
+    with pytest.raises(ValueError, match="images of the victims are the attacker's too"):
+        audit_classifier_privacy(small(), image_itself, parts[0], parts[1], parts[0], num_classes=10)
+    with pytest.raises(ValueError, match=r"Expected classes 0 .. 4 of the attackers, got 0 .. 9"):
+        audit_classifier_privacy(small(), image_itself, *parts, num_classes=5)
+    with pytest.raises(ValueError, match=r"images of the attackers as uint8, or floats in \[0, 1\]"):
+        audit_classifier_privacy(
+            small(), image_itself, (parts[0][0] * 1.0, parts[0][1]), *parts[1:], num_classes=10
+        )
+    with pytest.raises(ValueError, match="Expected a class as integer for each of the 600 images"):
+        audit_classifier_privacy(
+            small(), image_itself, (parts[0][0], parts[0][1][:5]), *parts[1:], num_classes=10
+        )
+    last_but_one = np.where(np.arange(168) > 164, 40, FACES.identity).astype(np.int32)
+    lonely = FACES._replace(identity=last_but_one)
+    with pytest.raises(ValueError, match="victims have one image, 'p41' among them: type-II"):
+        audit_privacy(small(), image_itself, lonely, PEOPLE)
+    with pytest.raises(ValueError, match=r"vector \[d\] or a map \[h, w, c\], got \[16, 14\]"):
+        audited(lambda images: images[..., 0])
+    with pytest.raises(ValueError, match="Expected finite features"):
+        audited(lambda images: image_itself(images) / 0)
+    with pytest.raises(ValueError, match="needs perceptual_fn"):
+        audited(image_itself, small(perceptual_weight=1.0))
+    with pytest.raises(ValueError, match=r"'PCA \+ LDA' is taken"):
+        audited(image_itself, critics={"PCA + LDA": image_itself})
+    with pytest.raises(ValueError, match="one callable, or one for each of 1 divisions"):
+        audited([image_itself, image_itself])
+    with pytest.raises(ValueError, match="people of 1 models in trained_on, got 2"):
+        audited(image_itself, trained_on=[[0], [1]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threat": "embedding"}, "Expected threat to be Features"),
+        ({"feature_weights": ()}, "Expected feature_weights"),
+        ({"feature_weights": (0.1, 0.1)}, "Expected different feature_weights"),
+        ({"feature_weights": (0.1,), "white_box": False}, "need the model's gradients"),
+        ({"optimisation": ("tv",)}, "Expected methods such as TVInversion"),
+        ({"mitigations": {"none": ()}}, "protects nothing"),
+        ({"mitigations": {"x": ("noise",)}}, "Expected a tuple of protections"),
+        ({"far": 0.0}, "Expected far > 0"),
+        ({"seeds": ()}, "Expected different seeds"),
+        ({"steps": 0}, "Expected steps >= 1"),
+        ({"num_draws": 1}, "Expected num_draws >= 2"),
+    ],
+)
+def test_a_bad_audit_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small(**changes)
+
+
+def test_without_the_model_there_are_no_gradients():
+    audit = small(white_box=False, feature_weights=(0.0, 0.1), threat=Features(layer="logits"))
+    assert audit.weights == (0.0,) and audit.methods == ()
