@@ -4,13 +4,16 @@ from pathlib import Path
 
 import click
 
+from jaxrobust import _cli_audit_privacy, _cli_saliency
 from jaxrobust import _cli_common as common
-from jaxrobust import _cli_saliency
 
 
 @click.group()
 def audit():
-    """Audit a trained model: how robust it is where it looks."""
+    """Audit a trained model: how robust it is where it looks, how much its features give away."""
+
+
+audit.add_command(_cli_audit_privacy.privacy)
 
 
 @audit.command()

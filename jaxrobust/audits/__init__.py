@@ -1,6 +1,7 @@
 """Audits of a trained model: how robust it is where it looks, and how much its features give away."""
 
 from jaxrobust.audits._privacy_inputs import Division
+from jaxrobust.audits._privacy_page import PrivacyPaths, privacy_html, write_privacy_report
 from jaxrobust.audits._privacy_report import CandidateRow, MitigationRow, PrivacyReport
 from jaxrobust.audits._saliency_page import SaliencyPaths, saliency_html, write_saliency_report
 from jaxrobust.audits._saliency_report import (
@@ -60,6 +61,7 @@ __all__ = [
     "Noise",
     "Perturbation",
     "PrivacyAudit",
+    "PrivacyPaths",
     "PrivacyReport",
     "QCurve",
     "Randomised",
@@ -86,7 +88,9 @@ __all__ = [
     "parse_protections",
     "parse_regions",
     "patch",
+    "privacy_html",
     "region_pgd",
     "saliency_html",
+    "write_privacy_report",
     "write_saliency_report",
 ]

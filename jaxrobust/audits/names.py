@@ -138,10 +138,10 @@ def default_mitigations(layer: str, size: int) -> dict[str, tuple[Protection, ..
     Logits are cut to the largest instead of the first.
 
     >>> ", ".join(default_mitigations("logits", 10))
-    'top_k:keep=3, top_k:keep=1, quantised:bits=4, quantised:bits=1, noisy:ratio=0.5, noisy:ratio=1'
+    'top_k:keep=3, top_k:keep=2, quantised:bits=4, quantised:bits=1, noisy:ratio=0.5, noisy:ratio=1'
     """
     kept = "top_k" if layer == LOGITS else "truncated"
-    sizes = (3, 1) if layer == LOGITS else (size // 2, size // 8)
+    sizes = (3, 2) if layer == LOGITS else (size // 2, size // 8)
     names = [f"{kept}:keep={keep}" for keep in dict.fromkeys(sizes) if 0 < keep < size]
     names += ["quantised:bits=4", "quantised:bits=1", "noisy:ratio=0.5", "noisy:ratio=1"]
     return dict(parse_protections(name) for name in names)

@@ -137,7 +137,7 @@ class Noisy:
 class TopK:
     """The `keep` largest numbers, for logits; all others are raised to the smallest that is kept.
 
-    So their order and distances are gone, and the predicted class stays.
+    So their order and distances are gone, and the predicted class stays; hence at least two.
 
     >>> TopK(keep=2)(jnp.array([[3.0, -1.0, 2.0, 0.0]]), (), None).tolist()
     [[3.0, 2.0, 2.0, 2.0]]
@@ -148,7 +148,7 @@ class TopK:
     fitted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _validate.at_least("keep", self.keep, 1)
+        _validate.at_least("keep", self.keep, 2, "1 would make all equal, and the class would be gone.")
 
     def fit(self, values: Array) -> PyTree:
         """No arrays."""

@@ -2,24 +2,30 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import data
+from jaxrobust import data, experiments
 from jaxrobust.audits import (
     PUBLISHED,
     Division,
     PrivacyAudit,
     audit_classifier_privacy,
     audit_privacy,
+    privacy_html,
+    write_privacy_report,
 )
 from jaxrobust.audits._privacy_inputs import sampled, side_of
 from jaxrobust.audits._privacy_report import DECODER, OPTIMISATION, headline_of
+from jaxrobust.cli import main
 from jaxrobust.evaluation import Band, Estimate
 from jaxrobust.inversion import Features, Quantised, Truncated, TVInversion, content_keys
+from jaxrobust.models import FaceCNN
+from jaxrobust.training import Runtime
 from tests.evaluation.invented_faces import SHAPE, invented_faces
 
 FACES = invented_faces(42, each=4)
@@ -176,6 +182,8 @@ def test_mitigations_are_a_curve_of_leak_against_recognition(itself):
     assert whole.leak == report.attacks[DECODER].leak
     assert "| signs | 224 |" in report.summary()
     assert itself.mitigations == ()
+    page = privacy_html(report, title="Mitigated")
+    assert "Leak against TAR at FAR 20%" in page and page.count("image/svg+xml") == 2
 
 
 def _centred(images):
@@ -307,3 +315,102 @@ def test_a_bad_audit_is_refused(changes, message):
 def test_without_the_model_there_are_no_gradients():
     audit = small(white_box=False, feature_weights=(0.0, 0.1), threat=Features(layer="logits"))
     assert audit.weights == (0.0,) and audit.methods == ()
+
+
+def test_the_report_is_one_page_and_needs_no_network(itself, tmp_path):
+    paths = write_privacy_report(
+        itself, tmp_path / "report", title="What <itself> gives away", command="jaxrobust audit privacy x"
+    )
+    page = paths.html.read_text(encoding="utf-8")
+    assert "What &lt;itself&gt; gives away" in page and 'class="verdict HIGH"' in page
+    assert not re.findall(r"(?:src|href|srcset)=\"(?!data:)", page) and "<script" not in page
+    # Three strips of five pictures for each of the two attacks.
+    assert page.count("data:image/png") == 30
+    said = json.loads(paths.json.read_text(encoding="utf-8"))
+    assert said["band"] == "HIGH" and said["attacks"][OPTIMISATION]["leak"]["value"] > 0.5
+    assert said["meta"]["audit"]["steps"] == 12 and "cases" not in said
+    assert paths.markdown.read_text(encoding="utf-8").startswith("# What <itself> gives away")
+
+
+def test_people_are_left_out_of_the_page_where_they_must_not_be_shown(itself, tmp_path):
+    page = privacy_html(itself, title="Unseen", pictures=False)
+    assert "data:image/png" not in page and "<h2>Pictures</h2>" not in page
+
+
+# The command ---------------------------------------------------------------------------------------------
+
+QUICK = ("--steps=4", "--width=8", "--optimise=4", "--optimise-steps=4", "--num-draws=20")
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    experiment = dataclasses.replace(experiments.get("digits_standard"), num_steps=30, validate_every=30)
+    folder = tmp_path_factory.mktemp("runs") / "standard"
+    return experiments.train(experiment, folder, runtime=Runtime(num_devices=1), progress=False).folder
+
+
+@pytest.fixture
+def command(capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return stop.value.code, printed.out, printed.err
+
+    return run
+
+
+def test_the_command_audits_a_classifier(digits_run, command):
+    options = ("--features=logits", "--mitigations=top_k:keep=2", "--num-victims=100")
+    code, out, err = command("audit", "privacy", digits_run, *QUICK, *options)
+    assert code == 0, err
+    # Ten logits of a net that was hardly trained, and four steps: nothing can be said.
+    assert "UNDETERMINED: nothing can be said of the logits (white box)" in out
+    assert "| top_k:keep=2 | 10 |" in out and "accuracy |" in out
+    said = json.loads((digits_run / "privacy" / "privacy.json").read_text())
+    assert said["command"].startswith("jaxrobust audit privacy") and said["dataset"] == "digits"
+    assert said["mitigations"][0]["utility"] == said["mitigations"][1]["utility"]
+    assert said["meta"]["audit"]["window"] == 7 and not said["meta"]["audit"]["flip"]
+    assert any("saw 50 of" in sentence for sentence in said["division"])
+    names = {path.name for path in (digits_run / "privacy" / "decoders").iterdir()}
+    assert names == {f"fold0-{name}-seed0" for name in ("weight0", "weight0.1")} | {
+        path for path in names if "top-k-keep-2" in path
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--features=conv9"], "Unknown layer 'conv9'. Known: conv1, conv2, conv3, conv4, embedding, logits"),
+        (["--mitigations=blurred:keep=3"], "Unknown protection 'blurred'. Known: noisy, principal"),
+        (["--mitigations=top_k:keep=1"], "Expected keep >= 2, got keep=1"),
+        (["--protections=noisy"], "'noisy' needs ratio"),
+        (["--protections=truncated:keep=100"], "Expected keep <= 64"),
+        (["--perceptual={run}"], "needs an independent network"),
+        (["{run}"], "Audit one classifier at a time"),
+        (["--seeds=0,0"], "Expected different seeds"),
+    ],
+)
+def test_the_command_answers_mistakes(digits_run, command, options, message):
+    given = [option.format(run=digits_run) for option in options]
+    code, _, err = command("audit", "privacy", digits_run, *QUICK, *given)
+    assert code == 1 and message in err
+
+
+def test_the_command_audits_faces_whom_nobody_saw(tmp_path, command):
+    experiment = dataclasses.replace(
+        experiments.get("face_orl_clean"),
+        data=experiments.FaceData(dataset="orl", size=(16, 16)),
+        model=FaceCNN(num_classes=24, widths=(8, 8, 8, 8), embedding_size=16),
+        num_steps=4,
+        batch_size=8,
+    )
+    folder = tmp_path / "clean"
+    experiments.train(experiment, folder, runtime=Runtime(num_devices=1), progress=False)
+    options = ("--mitigations=truncated:keep=8", "--no-pictures", "--attacker-split=held-out", "--far=0.05")
+    code, out, err = command("audit", "privacy", folder, *QUICK, *options, "--report", tmp_path / "out")
+    assert code == 0, err
+    assert "5 people attack, 6 of the attacker's are held out, 5 are victims" in out
+    assert "attackers: The model was trained on none of these 5 people." in out
+    page = (tmp_path / "out" / "privacy.html").read_text()
+    assert "data:image/png" not in page and "1 - EER" not in page and "TAR at FAR 5%" in page

@@ -1,0 +1,188 @@
+"""The command `jaxrobust audit privacy`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from jaxrobust import _cli_common as common
+from jaxrobust import _cli_privacy
+
+
+@click.command()
+@click.argument("runs", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT...", nargs=-1, required=True)
+@click.option(
+    "--attacker-split",
+    type=click.Choice(["train", "held-out"]),
+    default="train",
+    show_default=True,
+    help="Who attacks the test people (images): those that the run was trained on, or half of the tested.",
+)
+@common.data_dir_option
+@click.option(
+    "--features",
+    default="embedding",
+    show_default=True,
+    metavar="embedding|logits|LAYER",
+    help="What is published: the embedding, the logits, or an activation that the net names, such as conv4.",
+)
+@click.option(
+    "--protections",
+    metavar="NAMES",
+    help="What is done to it before it is published: truncated:keep=32, principal:keep=16, quantised:bits=4, "
+    "noisy:ratio=0.5, top_k:keep=3, one after the other with +.",
+)
+@click.option(
+    "--white-box/--features-only",
+    default=True,
+    show_default=True,
+    help="Whether the attacker has the model, and its gradients.",
+)
+@click.option(
+    "--mitigations",
+    metavar="default|NAMES",
+    help="Also measure these, separated by commas: leak against recognition, a decoder trained anew "
+    "behind each.",
+)
+@click.option("--steps", type=int, default=1000, show_default=True, help="Of a decoder's training.")
+@click.option("--width", type=int, default=32, show_default=True, help="Of the decoder.")
+@click.option(
+    "--optimise",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Invert so many victims' images of each fold by optimisation too; 0 for none.",
+)
+@click.option(
+    "--optimise-steps", type=int, default=300, show_default=True, help="Of inversion by optimisation."
+)
+@click.option("--num-attackers", type=int, default=5000, show_default=True, help="Classes: images at most.")
+@click.option("--num-victims", type=int, default=500, show_default=True, help="Classes: images at most.")
+@click.option(
+    "--perceptual",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Also measure the perceptual distance by this run's net, another than those audited.",
+)
+@click.option("--far", type=float, default=0.01, show_default=True, help="That thresholds shall have.")
+@click.option(
+    "--pictures/--no-pictures",
+    default=True,
+    show_default=True,
+    help="Victims and reconstructions on the page; leave them out where people must not be shown.",
+)
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Images at once.")
+@click.option(
+    "--seeds",
+    default="0",
+    show_default=True,
+    callback=common.integers,
+    metavar="N,...",
+    help="A decoder for each; the first is that of everything else that is drawn.",
+)
+@click.option("--num-draws", type=int, default=1000, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the report and of the decoders, from which a killed audit goes on; default RUN/privacy.",
+)
+@common.which_option
+def privacy(
+    runs, attacker_split, data_dir, features, protections, white_box, mitigations, steps, width, optimise,
+    optimise_steps, num_attackers, num_victims, perceptual, far, pictures, batch_size, seeds, num_draws,
+    report, which,
+):  # fmt: skip
+    """How much of a person do a model's features give away?
+
+    Decoders are trained on attackers' images to turn features back into images; they, and inversion by
+    optimisation, reconstruct victims whom no attacker has seen; critics that are independent of the model say
+    whether the person is recognised. Prints the leak with 95% intervals; writes privacy.html, privacy.json
+    and privacy.md. A killed audit goes on where it stopped.
+
+    \b
+    Examples:
+      jaxrobust audit privacy runs/digits_srt-seed0 --features logits
+      jaxrobust audit privacy runs/fold0 runs/fold1 runs/fold2 runs/fold3 --no-pictures
+      jaxrobust audit privacy runs/fold0 --mitigations truncated:keep=32,quantised:bits=1,noisy:ratio=0.5
+      jaxrobust audit privacy runs/fold0 --features conv4 --features-only --attacker-split held-out
+    """
+    from jaxrobust import audits, experiments, inversion
+
+    every = [experiments.load_run(run, which=which) for run in runs]
+    first = every[0]
+    small = min(first.model.image_shape[:2])
+    plan = audits.PrivacyAudit(
+        threat=inversion.Features(
+            layer=features, protections=audits.parse_protections(protections)[1] if protections else ()
+        ),
+        white_box=white_box,
+        width=width,
+        steps=steps,
+        flip=isinstance(first.experiment.data, experiments.FaceData),
+        optimisation=tuple(
+            inversion.TVInversion(total_variation=weight, steps=optimise_steps)
+            for weight in (0.001, 0.03, 0.3)
+        ),
+        num_optimised=optimise,
+        mitigations=_mitigations(mitigations, features, first),
+        far=far,
+        # The window of the SSIM is odd, and no larger than the image.
+        window=min(11, small - 1 + small % 2),
+        batch_rows=batch_size,
+        num_draws=num_draws,
+        seeds=tuple(seeds),
+    )
+    folder = report or first.folder / "privacy"
+    with common.progress() as tell:
+        found = _cli_privacy.audit_runs(
+            every,
+            plan,
+            attacker_split=attacker_split,
+            data_dir=data_dir,
+            num_attackers=num_attackers,
+            num_victims=num_victims,
+            perceptual=None if perceptual is None else experiments.load_run(perceptual, which=which),
+            folder=folder / "decoders",
+            progress_fn=tell,
+            log_fn=common.say,
+        )
+    common.say(found.summary())
+    paths = audits.write_privacy_report(
+        found,
+        folder,
+        title=f"{found.model}: what its features give away",
+        command=common.command_line(),
+        facts={
+            "checkpoint": ", ".join(f"step {run.step}" for run in every),
+            "training": experiments.summary(first.experiment),
+            "attackers": attacker_split,
+        },
+        pictures=pictures,
+    )
+    common.say(f"Report: {paths.html}")
+
+
+def _mitigations(text: str | None, layer: str, run: Any) -> dict[str, Any]:
+    """What is typed; `default` for the usual ones."""
+    from jaxrobust import audits
+    from jaxrobust.evaluation import split_names
+
+    if text is None:
+        return {}
+    if text.strip() == "default":
+        return audits.default_mitigations(layer, _size(run, layer))
+    return dict(audits.parse_protections(name) for name in split_names(text))
+
+
+def _size(run: Any, layer: str) -> int:
+    """How many numbers the layer has."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxrobust import inversion
+
+    fn = inversion.victim_features(inversion.Features(layer=layer), run.model, run.params, run.stats)
+    found = jax.eval_shape(fn, jax.ShapeDtypeStruct((1, *run.model.image_shape), jnp.float32))
+    return int(np.prod(found.shape[1:]))

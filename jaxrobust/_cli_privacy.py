@@ -1,0 +1,196 @@
+"""`jaxrobust audit privacy RUN`: from runs to what the audit takes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_LEAST_HELD_OUT = 100
+_MOST_HELD_OUT = 500
+
+
+def audit_runs(
+    runs: Sequence[Any],
+    audit: Any,
+    *,
+    attacker_split: str = "train",
+    data_dir: Path | None = None,
+    num_attackers: int = 5000,
+    num_victims: int = 500,
+    perceptual: Any = None,
+    folder: Path | None = None,
+    name: str | None = None,
+    progress_fn: Callable[[str, int, int], None] | None = None,
+    log_fn: Callable[[str], None] = lambda text: None,
+) -> Any:
+    """Audits a run, or the runs of several folds of people.
+
+    Who attacks whom: `train` takes the people (images) that the run was trained on as attackers, its
+    validation people as held-out attackers, its test people as victims. The attacker then owns what the
+    model knows best, so that its features of his images may be unlike those of strangers: the report says
+    so. `held-out` takes half of the test people as attackers, the others as victims: none of them was trained
+    on, and they are few.
+
+    Args:
+        runs: from `load_run`.
+        audit: the `PrivacyAudit`.
+        attacker_split: `train` or `held-out`.
+        data_dir: the folder of prepared sets.
+        num_attackers, num_victims: of classes at most so many images, drawn.
+        perceptual: another run, by whose net the perceptual distance is measured.
+        folder: where decoders are kept.
+        name: for the report; None for the folders'.
+        progress_fn, log_fn: receive where it stands, and warnings.
+
+    Returns:
+        The `PrivacyReport`.
+
+    Raises:
+        ValueError: as in the audit; several classifiers; a layer that the net has not; another run of another
+            shape, or one that is audited.
+    """
+    from jaxrobust import experiments, inversion
+
+    layer = inversion.Features(layer=audit.threat.layer)
+    fns = [inversion.victim_features(layer, run.model, run.params, run.stats) for run in runs]
+    shared: dict[str, Any] = {
+        "folder": folder,
+        "name": name or ", ".join(run.folder.name for run in runs),
+        "progress_fn": progress_fn,
+        "perceptual_fn": None if perceptual is None else _distance(perceptual, runs),
+    }
+    if isinstance(runs[0].experiment.data, experiments.FaceData):
+        return _people(runs, fns, audit, attacker_split, data_dir, shared, log_fn)
+    if len(runs) > 1:
+        raise ValueError("Several runs are for folds of faces. Audit one classifier at a time.")
+    return _classes(
+        runs[0], fns[0], audit, attacker_split, data_dir, num_attackers, num_victims, shared, log_fn
+    )
+
+
+def _distance(other: Any, runs: Sequence[Any]) -> Any:
+    """The perceptual distance by another run's net."""
+    from jaxrobust import inversion
+
+    for run in runs:
+        if other.folder == run.folder:
+            raise ValueError(
+                f"{other.folder} is audited itself: a perceptual distance needs an independent network. Give "
+                "another run."
+            )
+        if other.model.image_shape != run.model.image_shape:
+            raise ValueError(
+                f"{other.folder} takes images {list(other.model.image_shape)}, {run.folder} "
+                f"{list(run.model.image_shape)}; take a run of the same shape."
+            )
+    return inversion.perceptual_distance(other.model, other.params, other.stats)
+
+
+def _people(
+    runs: Sequence[Any],
+    fns: Sequence[Any],
+    audit: Any,
+    attacker_split: str,
+    data_dir: Path | None,
+    shared: dict[str, Any],
+    log_fn: Callable[[str], None],
+) -> Any:
+    from jaxrobust import audits, experiments
+
+    # Reads the sets and refuses those that changed, and runs that are not of one division.
+    asked = experiments.asked(runs, None, None, data_dir, log_fn)
+    divisions = []
+    for run, seen in zip(runs, asked.trained_on or []):
+        part = run.experiment.data.load(data_dir).part
+        counts = np.bincount(asked.identities.identity, minlength=asked.identities.num_people)
+        victims, held_out = (_with_two(some, counts) for some in (part.test, part.validation))
+        left = len(part.test) - len(victims) + len(part.validation) - len(held_out)
+        if left:
+            log_fn(f"Warning: {left} people of {run.folder.name}'s fold have one image and are left out.")
+        attackers = np.sort(seen)
+        if attacker_split == "held-out":
+            order = np.random.default_rng((audit.seed, run.experiment.data.fold)).permutation(victims)
+            attackers, victims = (np.sort(half) for half in np.array_split(order, 2))
+        divisions.append(audits.Division(attackers, held_out, victims))
+    return audits.audit_privacy(
+        audit, list(fns), asked.identities, divisions, trained_on=asked.trained_on, **shared
+    )
+
+
+def _with_two(people: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.asarray(people)[counts[np.asarray(people)] > 1]
+
+
+def _classes(
+    run: Any,
+    fn: Any,
+    audit: Any,
+    attacker_split: str,
+    data_dir: Path | None,
+    num_attackers: int,
+    num_victims: int,
+    shared: dict[str, Any],
+    log_fn: Callable[[str], None],
+) -> Any:
+    from jaxrobust import audits, experiments
+
+    found = experiments.test_set(run, None, data_dir, {}, log_fn)
+    indices = run.experiment.image_data.split(found).indices
+    rng = np.random.default_rng((audit.seed, 3))
+    test = rng.permutation(len(found.test.labels))
+    held_out = rng.permutation(indices["validation"])[:_MOST_HELD_OUT]
+    if attacker_split == "held-out":
+        half = len(test) // 2
+        own, victims = _taken(found.test, test[:half]), test[half:]
+        said = "Attackers are test images, which the model was not trained on."
+    else:
+        train = rng.permutation(np.concatenate([indices["labelled"], indices["unlabelled"]]))
+        own, victims = _taken(found.train, train), test
+        seen = f"{len(indices['labelled']):,} of {len(train):,}"
+        said = f"Attackers are training images of the model, which saw {seen} with their labels."
+    short = min(max(_LEAST_HELD_OUT - len(held_out), 0), len(own[1]) // 5)
+    more, attackers = (tuple(values[rows] for values in own) for rows in (slice(short), slice(short, None)))
+    checked = tuple(np.concatenate(pair) for pair in zip(_taken(found.train, held_out), more))
+    attacked = _paired(_taken(found.test, victims[:num_victims]))
+    sides = [_apart(side, attacked[0]) for side in (tuple(a[:num_attackers] for a in attackers), checked)]
+    dropped = min(len(attackers[1]), num_attackers) + len(checked[1]) - sum(len(side[1]) for side in sides)
+    if dropped:
+        log_fn(f"Warning: {dropped} images of the attacker are victims' too, pixel for pixel, and left out.")
+    division: tuple[str, ...] = (
+        said,
+        "Held-out attackers are its validation images, which chose its checkpoint.",
+    )
+    if short:
+        division += (f"{short} of the attackers' images are held out too, as validation images are few.",)
+    return audits.audit_classifier_privacy(
+        audit,
+        fn,
+        sides[0],
+        _paired(sides[1]),
+        attacked,
+        num_classes=found.num_classes,
+        division=(*division, "The model was trained on none of the victims' images."),
+        dataset=found.name,
+        fingerprint=found.fingerprint,
+        **shared,
+    )
+
+
+def _taken(some: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(some.images[rows]), np.asarray(some.labels)[rows]
+
+
+def _paired(side: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Without the classes that have one image."""
+    images, labels = side
+    keep = np.bincount(labels)[labels] > 1
+    return images[keep], labels[keep]
+
+
+def _apart(side: Any, victims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without images that are a victim's too."""
+    images, labels = side
+    taken = {image.tobytes() for image in victims}
+    keep = np.asarray([image.tobytes() not in taken for image in images], bool)
+    return images[keep], labels[keep]
