@@ -70,12 +70,23 @@ def test_the_new_attack_is_an_attack():
 def test_auditing_where_a_model_looks(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    block, _ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     names: dict = {}
     exec(block, names)
     assert "worst over maps" in capsys.readouterr().out
     assert names["report"].row("occlusion", perturbation="patch").excess["rolled"].low > 0
     assert (tmp_path / "corner" / "saliency.html").is_file()
+
+
+def test_auditing_what_features_give_away(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")
+    _, block = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict = {}
+    exec(block, names)
+    assert "By optimisation" in capsys.readouterr().out
+    assert names["report"].band == "HIGH" and names["report"].headline == "optimisation"
+    assert (tmp_path / "pixels" / "privacy.html").is_file()
 
 
 @pytest.mark.parametrize("line", re.findall(r"^(jaxrobust [^#\n]*)", README, flags=re.MULTILINE))
