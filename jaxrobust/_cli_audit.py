@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from jaxrobust import _cli_audit_privacy, _cli_saliency
+from jaxrobust import _cli_audit_all, _cli_audit_privacy, _cli_saliency
 from jaxrobust import _cli_common as common
 
 
@@ -14,6 +14,7 @@ def audit():
 
 
 audit.add_command(_cli_audit_privacy.privacy)
+audit.add_command(_cli_audit_all.everything)
 
 
 @audit.command()
@@ -144,7 +145,7 @@ def saliency(
     first = every[0]
     height, width, _ = first.model.image_shape
     found_maps, layers = {}, {}
-    for text in _split(maps or _maps(min(height, width))):
+    for text in _split(maps or _cli_saliency.default_maps(min(height, width))):
         title, method, layer = audits.parse_map(text)
         found_maps[title] = method
         if isinstance(method, rooms.GradCAM):
@@ -218,12 +219,6 @@ def saliency_compare(first, second, num_draws, seed, out):
     common.say(text)
     if out is not None:
         out.write_text(f"```\n{common.command_line()}\n```\n\n{text}\n", encoding="utf-8")
-
-
-def _maps(side: int) -> str:
-    """The default maps; a window as large as the image would explain nothing."""
-    window = "" if side >= 16 else f":window={max(side // 4, 1)},stride={max(side // 8, 1)}"
-    return f"occlusion{window},integrated_gradients,grad_cam"
 
 
 def _split(text: str) -> list[str]:

@@ -108,31 +108,24 @@ def privacy(
       jaxrobust audit privacy runs/fold0 --mitigations truncated:keep=32,quantised:bits=1,noisy:ratio=0.5
       jaxrobust audit privacy runs/fold0 --features conv4 --features-only --attacker-split held-out
     """
-    from jaxrobust import audits, experiments, inversion
+    from jaxrobust import audits, experiments
 
     every = [experiments.load_run(run, which=which) for run in runs]
     first = every[0]
-    small = min(first.model.image_shape[:2])
-    plan = audits.PrivacyAudit(
-        threat=inversion.Features(
-            layer=features, protections=audits.parse_protections(protections)[1] if protections else ()
-        ),
+    plan = privacy_plan(
+        first,
+        features=features,
+        protections=audits.parse_protections(protections)[1] if protections else (),
+        mitigations=mitigations_of(mitigations, features, first),
         white_box=white_box,
         width=width,
         steps=steps,
-        flip=isinstance(first.experiment.data, experiments.FaceData),
-        optimisation=tuple(
-            inversion.TVInversion(total_variation=weight, steps=optimise_steps)
-            for weight in (0.001, 0.03, 0.3)
-        ),
-        num_optimised=optimise,
-        mitigations=_mitigations(mitigations, features, first),
+        optimise=optimise,
+        optimise_steps=optimise_steps,
         far=far,
-        # The window of the SSIM is odd, and no larger than the image.
-        window=min(11, small - 1 + small % 2),
-        batch_rows=batch_size,
-        num_draws=num_draws,
+        batch_size=batch_size,
         seeds=tuple(seeds),
+        num_draws=num_draws,
     )
     folder = report or first.folder / "privacy"
     with common.progress() as tell:
@@ -164,12 +157,54 @@ def privacy(
     common.say(f"Report: {paths.html}")
 
 
-def _mitigations(text: str | None, layer: str, run: Any) -> dict[str, Any]:
+def privacy_plan(
+    run: Any,
+    *,
+    features: str,
+    mitigations: dict[str, Any],
+    steps: int,
+    optimise: int,
+    far: float,
+    batch_size: int,
+    seeds: tuple[int, ...],
+    num_draws: int,
+    protections: tuple[Any, ...] = (),
+    white_box: bool = True,
+    width: int = 32,
+    optimise_steps: int = 300,
+) -> Any:
+    """The audit that options ask for, with what follows from the run."""
+    from jaxrobust import audits, experiments, inversion
+
+    small = min(run.model.image_shape[:2])
+    return audits.PrivacyAudit(
+        threat=inversion.Features(layer=features, protections=protections),
+        white_box=white_box,
+        width=width,
+        steps=steps,
+        # A face stays one in the mirror; a digit does not.
+        flip=isinstance(run.experiment.data, experiments.FaceData),
+        optimisation=tuple(
+            inversion.TVInversion(total_variation=weight, steps=optimise_steps)
+            for weight in (0.001, 0.03, 0.3)
+        ),
+        num_optimised=optimise,
+        mitigations=mitigations,
+        far=far,
+        # The window of the SSIM is odd, and no larger than the image.
+        window=min(11, small - 1 + small % 2),
+        batch_rows=batch_size,
+        num_draws=num_draws,
+        seeds=seeds,
+    )
+
+
+def mitigations_of(text: str | None, layer: str, run: Any) -> dict[str, Any]:
     """What is typed; `default` for the usual ones."""
     from jaxrobust import audits
     from jaxrobust.evaluation import split_names
 
-    if text is None:
+    if text is None or not text.strip():
         return {}
     if text.strip() == "default":
         return audits.default_mitigations(layer, _size(run, layer))

@@ -199,6 +199,12 @@ def _at_most(num: int, there: int) -> int:
     return min(num, there)
 
 
+def default_maps(side: int) -> str:
+    """The names of the default maps; a window as large as the image would explain nothing."""
+    window = "" if side >= 16 else f":window={max(side // 4, 1)},stride={max(side // 8, 1)}"
+    return f"occlusion{window},integrated_gradients,grad_cam"
+
+
 def folder_name(dataset: str | None, explained: Sequence[Any]) -> str:
     """Another set's audit, or one of another model's regions, does not take the place of the run's own."""
     said = [] if dataset is None else [dataset]

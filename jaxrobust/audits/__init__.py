@@ -3,6 +3,7 @@
 from jaxrobust.audits._privacy_inputs import Division
 from jaxrobust.audits._privacy_page import PrivacyPaths, privacy_html, write_privacy_report
 from jaxrobust.audits._privacy_report import CandidateRow, MitigationRow, PrivacyReport
+from jaxrobust.audits._release_page import ReleasePaths, release_html, write_release_report
 from jaxrobust.audits._saliency_page import SaliencyPaths, saliency_html, write_saliency_report
 from jaxrobust.audits._saliency_report import (
     WORST_MAP,
@@ -36,6 +37,7 @@ from jaxrobust.audits.perturbations import (
 )
 from jaxrobust.audits.privacy import audit_classifier_privacy, audit_privacy
 from jaxrobust.audits.privacy_config import PUBLISHED, PrivacyAudit
+from jaxrobust.audits.release import ReleaseReport, ThreatRow, release_of_classifier, release_of_faces
 from jaxrobust.audits.saliency import audit_classifier, audit_pairs
 from jaxrobust.audits.saliency_compare import (
     SaliencyDifference,
@@ -65,6 +67,8 @@ __all__ = [
     "PrivacyReport",
     "QCurve",
     "Randomised",
+    "ReleasePaths",
+    "ReleaseReport",
     "Replacement",
     "SaliencyAudit",
     "SaliencyDifference",
@@ -72,6 +76,7 @@ __all__ = [
     "SaliencyReport",
     "SaliencyRow",
     "Sensitivity",
+    "ThreatRow",
     "Verdict",
     "audit_classifier",
     "audit_classifier_privacy",
@@ -90,7 +95,11 @@ __all__ = [
     "patch",
     "privacy_html",
     "region_pgd",
+    "release_html",
+    "release_of_classifier",
+    "release_of_faces",
     "saliency_html",
     "write_privacy_report",
+    "write_release_report",
     "write_saliency_report",
 ]

@@ -98,13 +98,13 @@ def privacy_html(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        share=lambda value: _cell(value, 100, 1), number=lambda value: _cell(value, 1, 3),
-        decibels=lambda value: _cell(value, 1, 1), plain=number,
+        share=lambda value: cell(value, 100, 1), number=lambda value: cell(value, 1, 3),
+        decibels=lambda value: cell(value, 1, 1), plain=number,
     )  # fmt: skip
     first = next(iter(report.attacks.values()))
     strips: dict[str, list[dict[str, Any]]] = {}
     for case in report.cases if pictures else ():
-        strips.setdefault(case.attack, []).append(_strip(case))
+        strips.setdefault(case.attack, []).append(strip_of(case))
     given = {"model": report.model, "data": report.dataset, "published": report.threat, **(facts or {})}
     return environment.get_template("privacy.html").render(
         title=title,
@@ -115,12 +115,13 @@ def privacy_html(
         window=first.window,
         perceptual=first.likeness[0].perceptual is not None,
         strips=strips,
-        curve=_curve(report) if report.mitigations else None,
+        curve=mitigation_curve(report) if report.mitigations else None,
         made=_made(report),
     )
 
 
-def _cell(value: Estimate | None, factor: float, digits: int) -> str:
+def cell(value: Estimate | None, factor: float = 100, digits: int = 1) -> str:
+    """A number of a table with its interval below it."""
     if value is None or value.value is None:
         return "–"
     interval = ""
@@ -143,7 +144,8 @@ def _made(report: PrivacyReport) -> dict[str, str]:
     }
 
 
-def _strip(case: Case) -> dict[str, Any]:
+def strip_of(case: Case) -> dict[str, Any]:
+    """A row of pictures."""
     pictures = (
         (case.image, "original"),
         (case.reconstruction, "reconstruction"),
@@ -161,7 +163,8 @@ def _strip(case: Case) -> dict[str, Any]:
     }
 
 
-def _curve(report: PrivacyReport) -> dict[str, str]:
+def mitigation_curve(report: PrivacyReport) -> dict[str, str]:
+    """Leak against recognition, drawn for light and dark, and in words."""
     rows = report.mitigations
     text = "; ".join(f"{row.name}: leak {row.leak.percent()}, {row.utility.percent()}" for row in rows)
     drawn = {

@@ -101,7 +101,7 @@ def saliency_html(
         groups=_groups(report),
         pairs=report.form == "pairs",
         panels=_panels(report),
-        cases=[_shown(case) for case in report.cases] if pictures else [],
+        cases=[shown(case) for case in report.cases] if pictures else [],
         noise={
             "insertion": _number(first.random_insertion),
             "deletion": _number(first.random_deletion),
@@ -240,7 +240,8 @@ def _curves_svg(kind: str, curves: list[Any], ink: Ink) -> bytes:
     return svg(figure)
 
 
-def _shown(case: Case) -> dict[str, Any]:
+def shown(case: Case) -> dict[str, Any]:
+    """A case with its pictures."""
     shape = case.image.shape
     pictures = [
         (to_rgb(case.image), "the image"),
