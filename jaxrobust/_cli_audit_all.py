@@ -24,7 +24,7 @@ from jaxrobust._cli_audit_privacy import mitigations_of, privacy_plan
 @click.option(
     "--num-saliency", type=int, default=100, show_default=True, help="Images, or pairs, for heat maps."
 )
-@click.option("--steps", type=int, default=1000, show_default=True, help="Of each decoder's training.")
+@click.option("--steps", type=int, help="Of each decoder's training, as `audit privacy`.")
 @click.option(
     "--optimise", type=click.IntRange(min=0), default=20, show_default=True, help="As `audit privacy`."
 )

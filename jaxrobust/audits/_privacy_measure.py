@@ -1,5 +1,6 @@
 """The attacks of a privacy audit on one fold: critics, decoders, optimisation, choosing between settings."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -192,8 +193,13 @@ def protected_decoder(
     return _attacked(fold, seen, critics, mean, make(seen.victims), make(seen.held_out))
 
 
-def measured(audit: PrivacyAudit, folds: Sequence[AttackedFold], perceptual_fn: Any) -> ReconstructionReport:
-    """What an attack's reconstructions are worth, decisions of all folds and seeds counted together."""
+def measured(
+    audit: PrivacyAudit, folds: Sequence[AttackedFold], perceptual_fn: Any, repeats: int = 1
+) -> ReconstructionReport:
+    """What an attack's reconstructions are worth, decisions of all folds and seeds counted together.
+
+    `repeats`: how many seeds there are of each fold; images and folds are counted once.
+    """
     found = measure_reconstructions(
         folds,
         judge=JUDGE,
@@ -205,7 +211,8 @@ def measured(audit: PrivacyAudit, folds: Sequence[AttackedFold], perceptual_fn: 
         num_draws=audit.num_draws,
         seed=audit.seed,
     )
-    return unless_failed(found)
+    folds_once, images_once = found.num_folds // repeats, found.num_images // repeats
+    return unless_failed(dataclasses.replace(found, num_folds=folds_once, num_images=images_once))
 
 
 def about_of(audit: PrivacyAudit, fold: Fold, victim: str) -> dict[str, Any]:

@@ -54,7 +54,11 @@ def people_in_words(
             f"{where}{len(one.attackers)} people attack, {len(one.held_out)} of the attacker's are held out, "
             f"{len(one.victims)} are victims; nobody is in two parts."
         )
-        for what, people in (("attackers", one.attackers), ("victims", one.victims)):
+        for what, people in (
+            ("attackers", one.attackers),
+            ("victims", one.victims),
+            ("held-out attackers", one.held_out),
+        ):
             if trained_on is not None:
                 said.append(f"{where}{what}: {overlap(identities, people, trained_on[number])}")
     unknown = [] if trained_on is not None else ["Whom the model was trained on is not known."]

@@ -243,7 +243,10 @@ def _report(
         candidates += found.candidates
         warnings += said
         subjects.append(mitigations.Subject(fold, victim, own, found.chosen, seen))
-    reports = {key: measured(audit, some, bench.perceptual_fn) for key, some in attacked.items()}
+    reports = {
+        key: measured(audit, some, bench.perceptual_fn, len(some) // len(folds))
+        for key, some in attacked.items()
+    }
     for key, report in reports.items():
         warnings += [f"By {key}: {warning}" for warning in report.warnings]
     threat = threat_in_words(audit)

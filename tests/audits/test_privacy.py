@@ -23,7 +23,7 @@ from jaxrobust.audits._privacy_inputs import sampled, side_of
 from jaxrobust.audits._privacy_report import DECODER, OPTIMISATION, headline_of
 from jaxrobust.cli import main
 from jaxrobust.evaluation import Band, Estimate
-from jaxrobust.inversion import Features, Quantised, Truncated, TVInversion, content_keys
+from jaxrobust.inversion import Features, Principal, Quantised, Truncated, TVInversion, content_keys
 from jaxrobust.models import FaceCNN
 from jaxrobust.training import Runtime
 from tests.evaluation.invented_faces import SHAPE, invented_faces
@@ -135,6 +135,39 @@ def test_the_setting_is_chosen_on_held_out_attackers(itself):
     assert first == pytest.approx(again)
 
 
+SLOPES = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in SHAPE[:2]), indexing="ij"))
+
+
+def lit_faces():
+    """Faint faces under light from everywhere."""
+    faces, rng = invented_faces(80, each=4), np.random.default_rng(3)
+    angle = rng.uniform(0, 2 * np.pi, len(faces.images))
+    light = np.einsum("kn,khw->nhw", [np.cos(angle), np.sin(angle)], SLOPES)[..., None]
+    images = 120 + 0.3 * (faces.images.astype(float) - 120) + 60 * light
+    return faces._replace(images=np.clip(np.rint(images), 0, 255).astype(np.uint8))
+
+
+def light_alone(images):
+    """Where the light comes from, which is nobody's."""
+    found = jnp.einsum("nhwc,khw->nk", images, jnp.asarray(SLOPES, jnp.float32))
+    return found / (jnp.linalg.norm(found, axis=1, keepdims=True) + 1e-6)
+
+
+def test_features_that_are_inverted_and_tell_nobody_are_low():
+    audit = small(steps=250, feature_weights=(1.0,), num_optimised=0, batch_size=32, flip=False, far=0.02)
+    many = PEOPLE._replace(victims=np.arange(32, 80))
+    report = audit_privacy(audit, light_alone, lit_faces(), many, perceptual_fn=_squares)
+    assert report.band is Band.LOW, report.summary()
+    own = {row.name: row for row in report.attacks[DECODER].critics}
+    assert own["the model itself"].type1.low > 0.5 and own["PCA + LDA"].leak.high < 0.1
+    assert report.attacks[DECODER].likeness[0].perceptual.value < 0.1
+    assert "perceptual distance" in privacy_html(report, title="Brightness")
+
+
+def _squares(first, second):
+    return jnp.square(first - second).mean(axis=(1, 2, 3))
+
+
 class Killed(Exception):
     pass
 
@@ -172,11 +205,11 @@ def _scaled(scale, images):
 
 
 def test_mitigations_are_a_curve_of_leak_against_recognition(itself):
-    mitigations = {"half": (Truncated(keep=DIMENSIONS // 2),), "signs": (Quantised(bits=1),)}
+    mitigations = {"twenty": (Principal(keep=20),), "signs": (Quantised(bits=1),)}
     report = audited(_centred, small(mitigations=mitigations, num_optimised=0, far=0.2))
-    assert [row.name for row in report.mitigations] == [PUBLISHED, "half", "signs"]
-    whole, half, signs = report.mitigations
-    assert (whole.size, half.size, signs.size) == (DIMENSIONS, DIMENSIONS // 2, DIMENSIONS)
+    assert [row.name for row in report.mitigations] == [PUBLISHED, "twenty", "signs"]
+    whole, twenty, signs = report.mitigations
+    assert (whole.size, twenty.size, signs.size) == (DIMENSIONS, 20, DIMENSIONS)
     assert report.utility == "TAR at FAR 20%"
     assert whole.utility.value >= signs.utility.value > 0.5
     assert whole.leak == report.attacks[DECODER].leak
@@ -201,8 +234,9 @@ def test_several_models_and_seeds_count_together():
         trained_on=[PEOPLE.attackers, other.victims],
     )
     found = report.attacks[DECODER]
-    assert (found.num_folds, found.num_people, report.facts["num_decoder_seeds"]) == (4, 18, 2)
-    assert "Fold 1: victims: The model was trained on 8 of these 8 people" in report.division[5]
+    assert (found.num_folds, found.num_people, found.num_images) == (2, 18, 72)
+    assert report.facts["num_decoder_seeds"] == 2
+    assert "Fold 1: victims: The model was trained on 8 of these 8 people" in report.division[6]
     assert len(report.facts["victims"]) == 2
 
 
