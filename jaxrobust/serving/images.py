@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxrobust import data
+from jaxrobust.data import _decode
 from jaxrobust.serving.problems import Problem
 from jaxrobust.serving.served import Settings
 
@@ -15,7 +16,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Bytes handed to a decoder at once: between two of them the clock is looked at. A progressive JPEG has scans
 # of some 40 bytes that each walk over all its pixels.
 _BLOCK, _PILLOWS_BLOCK = 4096, 65536
-_ORIENTATION_TAG = 0x0112
+_TILE_TAGS = (322, 323, 324, 325)
 
 
 class _Late(Exception):
@@ -51,14 +52,15 @@ def decode(
         body: one encoded image.
         image_shape: `(h, w, c)` of the model.
         settings: its limits on pixels and time. Time is looked at between blocks; WebP and TIFF are one,
-            which the limit on pixels bounds.
-        margin: what is cut off first.
+            which the limit on pixels bounds. TIFF is read in strips alone: a tile may be of any size,
+            whatever size the image has.
+        margin: what is cut off first, see `data.load_identities`.
         prepared: the image has the model's height and width already: it is neither cut nor resized.
 
     Raises:
         Problem: 413 for too many pixels, 415 for what is no image that is read here, 422 for one that cannot
-            be used: damaged, transparent, animated, more than 8 bits of grey, too slow to decode, or, if
-            prepared, of another size.
+            be used: damaged, transparent, animated, in tiles, more than 8 bits of grey, too slow to decode,
+            or, if prepared, of another size.
     """
     from PIL import Image
 
@@ -82,10 +84,15 @@ def decode(
     try:
         file.seek(0)
         size = None if prepared else (height, width)
-        return data.decode_image(file, "The image", size, channels, None if prepared else margin)
+        cut = None if prepared else _decode.parse_margin(margin)
+        pixels = data.decode_image(file, "The image", size, channels, cut)
     except ValueError as error:
         late = isinstance(error.__cause__, _Late)
         raise _refused(_slow(settings) if late else _sentence(error)) from None
+    # The last word: what stands behind the pixels may turn an image whose header looked right.
+    if pixels.shape != tuple(image_shape):
+        raise _other_size(pixels.shape[1], pixels.shape[0], (width, height))
+    return pixels
 
 
 def _check(image: Any, settings: Settings, prepared: tuple[int, int] | None) -> None:
@@ -97,15 +104,19 @@ def _check(image: Any, settings: Settings, prepared: tuple[int, int] | None) -> 
         raise _refused("The image has no pixels.")
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise _refused("The file has several frames or pages, and which is meant is not known. Send one.")
-    if prepared is None:
-        return
-    if image.getexif().get(_ORIENTATION_TAG, 1) >= 5:
-        width, height = height, width
-    if (width, height) != prepared:
-        raise _refused(
-            f"The image is {width}x{height}; with prepared=true it must be {prepared[0]}x{prepared[1]}, as "
-            "the model takes it. Leave prepared out, and it is resized."
-        )
+    # Pillow knows all tags of the file, of a doubled one the last value, and libtiff may take the first.
+    if image.format == "TIFF" and any(tag in image.tag_v2 for tag in _TILE_TAGS):
+        raise _refused("TIFF in tiles is not read. Save the image in strips, or as PNG.")
+    # Lying or standing: how it is turned is known for certain once all of it is read.
+    if prepared is not None and prepared not in ((width, height), (height, width)):
+        raise _other_size(width, height, prepared)
+
+
+def _other_size(width: int, height: int, prepared: tuple[int, int]) -> Problem:
+    return _refused(
+        f"The image is {width}x{height}; with prepared=true it must be {prepared[0]}x{prepared[1]}, as the "
+        "model takes it. Leave prepared out, and it is resized."
+    )
 
 
 def _too_many(what: str, settings: Settings) -> Problem:

@@ -141,6 +141,8 @@ class Service:
 
     async def _ask(self, name: str, row: Row) -> tuple[Loaded, tuple[np.ndarray, ...]]:
         assert self._batcher is not None
+        # Before it is queued: a batch is stacked, and one row of another shape would fail all of it.
+        assert row.pixels.shape == self.served.image_shape, row.pixels.shape
         return await self._batcher.submit(name, row)
 
     async def decode(self, body: bytes, *, prepared: bool = False) -> np.ndarray:

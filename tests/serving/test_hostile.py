@@ -17,7 +17,7 @@ from jaxrobust.serving import Service, Settings
 from jaxrobust.serving.images import decode
 from jaxrobust.serving.problems import Problem
 from tests.serving.service_under_test import SMALL, Command, digits, encode, running, served
-from tests.serving.test_images import bomb, chunk
+from tests.serving.test_images import bomb, chunk, tiled
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +68,7 @@ BOMBS = {
     "BMP": claimed(2**30, 2**30),
     "frames": frames(),
     "TIFF": b"II*\x00" + b"\xff" * 500,
+    "one tile": tiled(16_000),
     "gzip": gzip.compress(bytes(10**7)),
     "nested": b"RIFF" + b"\xff\xff\xff\xffWEBPVP8X" + b"\xff" * 200,
 }

@@ -82,9 +82,40 @@ def test_a_lying_photo_is_turned():
     assert standing.shape == (30, 20, 3)
 
 
+def png_that_turns_late(width: int, height: int) -> bytes:
+    """An eXIf without an orientation before the pixels, and an orientation behind them."""
+    exif = Image.Exif()
+    exif[0x010E] = "x"
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    early = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    pixels = chunk(b"IDAT", zlib.compress(bytes((width + 1) * height)))
+    late = chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>')
+    return b"\x89PNG\r\n\x1a\n" + head + early + pixels + late + chunk(b"IEND", b"")
+
+
+def test_an_image_that_is_turned_by_what_follows_its_pixels_has_the_models_shape_or_is_refused():
+    with pytest.raises(Problem, match="The image is 20x30; with prepared=true it must be 30x20") as refused:
+        decode(png_that_turns_late(30, 20), (20, 30, 1), Settings(), prepared=True)
+    assert refused.value.status == 422
+    assert decode(png_that_turns_late(20, 30), (20, 30, 1), Settings(), prepared=True).shape == (20, 30, 1)
+    assert decode(png_that_turns_late(30, 20), (20, 30, 1), Settings()).shape == (20, 30, 1)
+
+
+def tiled(side: int) -> bytes:
+    """A TIFF of 16x16 pixels in one deflated tile of `side` x `side`."""
+    packer = zlib.compressobj(1)
+    tile = b"".join([packer.compress(bytes(side)) for _ in range(side)]) + packer.flush()
+    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+    tags += [(324, 14 + 12 * (len(tags) + 2)), (325, len(tile))]
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + struct.pack("<I", 0) + tile
+
+
 def test_the_margin_is_cut_off_first():
     found = decode(encode(COLOUR), (10, 10, 3), Settings(), margin=(0.25, 0.25, 1 / 3, 1 / 3))
     np.testing.assert_array_equal(found, COLOUR[5:15, 10:20])
+    same = decode(encode(COLOUR), (10, 16, 3), Settings(), margin=0.25)
+    np.testing.assert_array_equal(same, COLOUR[5:15, 7:23])
     prepared = decode(encode(COLOUR), (20, 30, 3), Settings(), margin=0.25, prepared=True)
     np.testing.assert_array_equal(prepared, COLOUR)
 
@@ -118,6 +149,7 @@ REFUSED = {
     "transparent": (saved(CLEAR, "PNG"), 422, "transparent pixels"),
     "transparent palette": (saved(Image.fromarray(COLOUR).quantize(4), "PNG", transparency=0), 422, "transp"),
     "16 bits of grey": (saved(DEEP, "PNG"), 422, "8 bits per channel"),
+    "tiles of TIFF": (tiled(16), 422, "in strips"),
     "floats": (saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), 422, "8 bits per channel"),
     "bomb": (bomb(50_000, 50_000), 413, "more than 25,000,000 pixels"),
     "thin bomb": (bomb(2**31 - 1, 1), 413, "Scale it down"),
