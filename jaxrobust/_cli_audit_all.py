@@ -86,8 +86,7 @@ def everything(
     if faces:
         verified = experiments.evaluate_faces(
             every,
-            num_genuine=num,
-            num_impostor=num,
+            **_at_most(num, experiments.asked(every, None, None, data_dir, lambda text: None).pairs),
             far=far,
             batch_size=batch_size,
             num_draws=num_draws,
@@ -127,6 +126,15 @@ def everything(
     paths = audits.write_release_report(found, folder, title=f"{found.model}: release report", **line)
     common.say(found.summary())
     common.say(f"Report: {paths.html}")
+
+
+def _at_most(num: int, pairs: Any) -> dict[str, Any]:
+    """So many pairs of each kind, or as many as there are."""
+    genuine = int(pairs.genuine.sum())
+    return {
+        "num_genuine": min(num, genuine),
+        "num_impostor": min(num, len(pairs.genuine) - genuine),
+    }
 
 
 def _saliency_plan(run: Any, batch_size: int, num_draws: int, seed: int) -> tuple[Any, dict[str, str | None]]:

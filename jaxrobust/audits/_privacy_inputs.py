@@ -12,6 +12,8 @@ from jaxrobust.data import Identities, Pairs, make_pairs, to_float
 from jaxrobust.inversion import publish
 from jaxrobust.numerics import callables
 
+_MOST = 100_000
+
 
 class Division(NamedTuple):
     """People of one fold, indices into `Identities.names`; nobody is in two parts.
@@ -50,11 +52,12 @@ class Side(NamedTuple):
         return Side(*(values[index] for values in self))
 
     def as_set(self, name: str) -> tuple[Identities, Pairs]:
-        """A set of these people alone, and all pairs of their images."""
+        """A set of these people alone, and pairs of their images: all, or of impostors a hundred thousand."""
         known, whose = np.unique(self.identity, return_inverse=True)
         names = tuple(str(one) for one in known)
         identities = Identities(self.images, whose.astype(np.int32), names, "", name)
-        return identities, make_pairs(identities, seed=0)
+        everyone = np.arange(len(known))
+        return identities, make_pairs(identities, num_impostor=at_most(identities, everyone), seed=0)
 
 
 class Fold(NamedTuple):
@@ -97,6 +100,13 @@ def side_of_images(images: Any, labels: Any, what: str) -> Side:
             raise ValueError(f"Expected images of the {what} as uint8, or floats in [0, 1] without NaN.")
         pixels = np.rint(255 * pixels).astype(np.uint8)
     return Side(pixels, classes.astype(np.int64), np.arange(len(pixels)))
+
+
+def at_most(identities: Identities, people: np.ndarray) -> int | None:
+    """All impostor pairs, or a hundred thousand of them."""
+    counts = np.bincount(identities.identity[identities.images_of(people)]).astype(np.int64)
+    every = (int(counts.sum()) ** 2 - int((counts**2).sum())) // 2
+    return None if every <= _MOST else _MOST
 
 
 def sampled(side: Side, num: int, seed: int) -> np.ndarray:

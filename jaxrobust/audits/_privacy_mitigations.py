@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.audits._privacy_decoder import Bench
-from jaxrobust.audits._privacy_inputs import Fold
+from jaxrobust.audits._privacy_inputs import Fold, at_most
 from jaxrobust.audits._privacy_measure import Published, critics_of, measured, protected_decoder, published
 from jaxrobust.audits._privacy_report import MitigationRow
 from jaxrobust.audits.privacy_config import PUBLISHED, PrivacyAudit
@@ -16,8 +16,6 @@ from jaxrobust.evaluation import Estimate, ReconstructionReport, verify
 from jaxrobust.inversion import Protection, embedding_of
 from jaxrobust.inversion.features import LOGITS
 from jaxrobust.numerics.metrics import wilson_interval
-
-_MOST = 100_000
 
 UtilityFn = Callable[[Sequence[Published]], Estimate]
 """What recognition has left of what is published, of all folds."""
@@ -96,7 +94,7 @@ def verification_utility(
     pairs = join_pairs(
         [
             make_pairs(
-                identities, people, num_impostor=_at_most(identities, people), seed=audit.seed, fold=number
+                identities, people, num_impostor=at_most(identities, people), seed=audit.seed, fold=number
             )
             for number, people in enumerate(victims)
         ]
@@ -143,13 +141,6 @@ def class_utility(audit: PrivacyAudit, fold: Fold, num_classes: int) -> tuple[st
 
     name = "accuracy" if audit.threat.layer == LOGITS else "accuracy by nearest class mean"
     return name, accuracy
-
-
-def _at_most(identities: Identities, people: np.ndarray) -> int | None:
-    """All impostor pairs, or a hundred thousand of them."""
-    counts = np.bincount(identities.identity[identities.images_of(people)]).astype(np.int64)
-    every = (int(counts.sum()) ** 2 - int((counts**2).sum())) // 2
-    return None if every <= _MOST else _MOST
 
 
 def _complement(rate: Estimate) -> Estimate:

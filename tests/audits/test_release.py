@@ -78,7 +78,8 @@ def test_faces_have_one_page_without_anybody_on_it(tmp_path, command):
         batch_size=8,
     )
     experiments.train(experiment, tmp_path / "clean", runtime=ONE, progress=False)
-    options = ("--attacks=none,fgsm", "--mitigations=", "--no-pictures")
+    # More pairs than there are genuine ones.
+    options = ("--attacks=none,fgsm", "--mitigations=", "--no-pictures", "--num=600")
     code, _, err = command("audit", "all", tmp_path / "clean", *QUICK, *options)
     assert code == 0, err
     page = (tmp_path / "clean" / "release" / "release.html").read_text(encoding="utf-8")
@@ -86,4 +87,5 @@ def test_faces_have_one_page_without_anybody_on_it(tmp_path, command):
     said = json.loads((tmp_path / "clean" / "release" / "release.json").read_text(encoding="utf-8"))
     assert said["form"] == "people" and said["columns"][0] == "accepted under dodging"
     assert "24 train (hash " in said["data"]["fold 0"] and "10 test (hash " in said["data"]["fold 0"]
+    assert said["attacked_on"] == "450 genuine and 600 impostor pairs"
     assert "people who were not trained on" in said["headlines"]["Clean"]
