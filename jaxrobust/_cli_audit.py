@@ -14,6 +14,7 @@ def audit():
 
 
 audit.add_command(_cli_audit_privacy.privacy)
+audit.add_command(_cli_audit_privacy.privacy_compare)
 audit.add_command(_cli_audit_all.everything)
 
 

@@ -159,6 +159,27 @@ def privacy(
     common.say(f"Report: {paths.html}")
 
 
+@click.command("privacy-compare")
+@click.argument("first", type=click.Path(file_okay=False, path_type=Path), metavar="REPORT")
+@click.argument("second", type=click.Path(file_okay=False, path_type=Path), metavar="REPORT")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.md", help="Also into this file."
+)
+def privacy_compare(first, second, out):
+    """Two privacy reports on the same people: the second model less the first, with paired intervals.
+
+    \b
+    Example:
+      jaxrobust audit privacy-compare runs/clean/privacy runs/robust/privacy
+    """
+    from jaxrobust import audits
+
+    text = audits.privacy_comparison_markdown(audits.compare_privacy(first, second), str(first), str(second))
+    common.say(text)
+    if out is not None:
+        out.write_text(f"```\n{common.command_line()}\n```\n\n{text}\n", encoding="utf-8")
+
+
 def privacy_plan(
     run: Any,
     *,

@@ -36,6 +36,11 @@ from jaxrobust.audits.perturbations import (
     region_pgd,
 )
 from jaxrobust.audits.privacy import audit_classifier_privacy, audit_privacy
+from jaxrobust.audits.privacy_compare import (
+    PrivacyDifference,
+    compare_privacy,
+    privacy_comparison_markdown,
+)
 from jaxrobust.audits.privacy_config import PUBLISHED, PrivacyAudit
 from jaxrobust.audits.release import ReleaseReport, ThreatRow, release_of_classifier, release_of_faces
 from jaxrobust.audits.saliency import audit_classifier, audit_pairs
@@ -63,6 +68,7 @@ __all__ = [
     "Noise",
     "Perturbation",
     "PrivacyAudit",
+    "PrivacyDifference",
     "PrivacyPaths",
     "PrivacyReport",
     "QCurve",
@@ -83,6 +89,7 @@ __all__ = [
     "audit_pairs",
     "audit_privacy",
     "cascade",
+    "compare_privacy",
     "compare_saliency",
     "comparison_markdown",
     "confined",
@@ -93,6 +100,7 @@ __all__ = [
     "parse_protections",
     "parse_regions",
     "patch",
+    "privacy_comparison_markdown",
     "privacy_html",
     "region_pgd",
     "release_html",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -14,6 +15,7 @@ from jaxrobust.evaluation import Band, Estimate
 from jaxrobust.evaluation._figures import DARK, LIGHT, Ink, svg
 from jaxrobust.evaluation._pictures import data_uri, png_uri, to_rgb
 
+REPORT_FILE, DRAWS_FILE = "privacy.json", "draws.npz"
 _SMALL = 48
 _MARKERS = "os^DvPX*"
 _WORDS = {
@@ -40,6 +42,7 @@ class PrivacyPaths(NamedTuple):
     html: Path
     json: Path
     markdown: Path
+    draws: Path
 
 
 def write_privacy_report(
@@ -51,7 +54,7 @@ def write_privacy_report(
     facts: Mapping[str, str] | None = None,
     pictures: bool = True,
 ) -> PrivacyPaths:
-    """Writes `privacy.html` (one file, no network, no script), `privacy.json` and `privacy.md`.
+    """Writes `privacy.html` (one file, no network, no script), `privacy.json`, `privacy.md` and `draws.npz`.
 
     Args:
         report: from `audit_privacy` or `audit_classifier_privacy`.
@@ -67,10 +70,14 @@ def write_privacy_report(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = PrivacyPaths(folder / "privacy.html", folder / "privacy.json", folder / "privacy.md")
+    paths = PrivacyPaths(
+        folder / "privacy.html", folder / REPORT_FILE, folder / "privacy.md", folder / DRAWS_FILE
+    )
     found = {"title": title, "command": command, "given": dict(facts or {}), **report.to_json()}
     paths.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     paths.markdown.write_text(f"# {title}\n\n{report.summary()}\n", encoding="utf-8")
+    arrays: dict[str, Any] = report.draws()
+    np.savez_compressed(paths.draws, **arrays)
     page = privacy_html(report, title=title, command=command, facts=facts, pictures=pictures)
     paths.html.write_text(page, encoding="utf-8")
     return paths

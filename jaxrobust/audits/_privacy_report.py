@@ -13,6 +13,8 @@ from jaxrobust.evaluation._verification_report import plain
 DECODER, OPTIMISATION = "decoder", "optimisation"
 JUDGE = "PCA + LDA"
 VICTIM = "the model itself"
+DRAWN = {"leak": f"leak/{JUDGE}", "type II": f"type2/{JUDGE}", "SSIM": "ssim/reconstruction"}
+"""By measure, the column of the bootstrap's draws by which two models are compared."""
 LEAST_MATCH = 0.5
 """Type-I acceptance by the model itself, its lower limit, below which an attack has inverted nothing."""
 _RANK = {Band.UNDETERMINED: 0, Band.LOW: 1, Band.MEDIUM: 2, Band.HIGH: 3}
@@ -122,6 +124,18 @@ class PrivacyReport:
         left = ("cases", "attacks")
         found = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in left}
         return {**found, "attacks": {name: one.to_json() for name, one in self.attacks.items()}}
+
+    def draws(self) -> dict[str, np.ndarray]:
+        """By attack and measure float64 `[1 + num_draws]`: the value, then the bootstrap's draws of it."""
+        found = {}
+        for attack, one in self.attacks.items():
+            judged = next(row for row in one.critics if row.name == JUDGE)
+            values = {"leak": judged.leak, "type II": judged.type2, "SSIM": one.likeness[0].ssim}
+            for measure, column in DRAWN.items():
+                value = values[measure].value
+                first = np.nan if value is None else value
+                found[f"{attack}/{column}"] = np.concatenate([[first], one.draws[column]])
+        return found
 
     def summary(self) -> str:
         """Markdown: the verdict, likeness and acceptance, mitigations, what to know."""

@@ -16,6 +16,7 @@ from jaxrobust.audits import (
     PrivacyAudit,
     audit_classifier_privacy,
     audit_privacy,
+    compare_privacy,
     privacy_html,
     write_privacy_report,
 )
@@ -448,3 +449,30 @@ def test_the_command_audits_faces_whom_nobody_saw(tmp_path, command):
     assert "attackers: The model was trained on none of these 5 people." in out
     page = (tmp_path / "out" / "privacy.html").read_text()
     assert "data:image/png" not in page and "1 - EER" not in page and "TAR at FAR 5%" in page
+
+
+def test_two_models_are_compared_on_the_same_people(itself, tmp_path, command):
+    quick = small(steps=2, optimisation=(TVInversion(steps=2, restarts=1, total_variation=1e-3),))
+    weak = audited(image_itself, quick, name="weak")
+    for name, report in (("weak", weak), ("itself", itself)):
+        write_privacy_report(report, tmp_path / name, title=name)
+    rows = {(row.attack, row.measure): row for row in compare_privacy(tmp_path / "weak", tmp_path / "itself")}
+    assert rows[OPTIMISATION, "leak"].first == weak.attacks[OPTIMISATION].leak.value
+    like = rows[OPTIMISATION, "SSIM"]
+    assert like.second == itself.attacks[OPTIMISATION].likeness[0].ssim.value
+    # Two steps make a person, and sixty the image.
+    assert like.difference.low > 0.1
+    assert like.difference.value == pytest.approx(like.second - like.first)
+    code, out, _ = command("audit", "privacy-compare", tmp_path / "weak", tmp_path / "itself")
+    assert code == 0 and "| optimisation | leak |" in out
+    same = compare_privacy(tmp_path / "itself", tmp_path / "itself")
+    assert all(row.difference == Estimate(0.0, 0.0, 0.0) for row in same)
+    said = json.loads((tmp_path / "weak" / "privacy.json").read_text())
+    for change, message in (
+        ({"facts": {"images": ["other"]}}, "different images"),
+        ({"meta": {"audit": {**said["meta"]["audit"], "far": 0.5}}}, "measured with far=0.5"),
+        ({"meta": {}}, "no folder of a privacy audit"),
+    ):
+        (tmp_path / "weak" / "privacy.json").write_text(json.dumps({**said, **change}))
+        with pytest.raises(ValueError, match=message):
+            compare_privacy(tmp_path / "weak", tmp_path / "itself")
