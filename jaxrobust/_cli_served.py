@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +104,14 @@ def _of_export(export: Any, own: Neighbourhood | None) -> Served:
     else:
         found = [own]
     around, text = _sampled(found)
+    margin = card.get("experiment", {}).get("data", {}).get("margin")
     return Served(
         id=f"{card['name']}@{card['training']['checkpoint_step']}-{card['files'][PROGRAM][:_DIGITS]}",
         outputs_fn=jax.tree_util.Partial(_OfExport(export.logits_fn)),
         image_shape=export.image_shape,
         class_names=export.class_names,
         card=card,
+        margin=tuple(margin) if isinstance(margin, list) else margin,
         neighbourhood=around,
         neighbourhood_words=text,
     )
@@ -218,4 +221,13 @@ def _card_of(run: experiments.Run, threshold: float | None) -> Mapping[str, Any]
             "The threshold is for two images; the more people are enrolled, the more often a stranger is "
             "near one of them.",
         ]
-    return found
+    return _finite(found)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: of a run that blew up, null says so."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

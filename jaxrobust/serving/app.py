@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from jaxrobust.serving import faces, metrics, openapi, parameters, uploads
 from jaxrobust.serving.batching import Ticket
 from jaxrobust.serving.keys import Keys
 from jaxrobust.serving.middleware import Shell
-from jaxrobust.serving.problems import Problem, answer
+from jaxrobust.serving.problems import Problem, answer, not_ready
 from jaxrobust.serving.service import Service
 
 PAGE = {
@@ -84,13 +85,13 @@ class _Endpoints:
         return found
 
     def images(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """A handler that is given room for an image before its body is read."""
+        """A handler of images, which are taken where the model is ready and the house is not full."""
 
         async def endpoint(request: Request) -> Response:
             self.authorise(request)
             # While it drains, images are taken still: only `/readyz` turns them away.
             if self.service.loaded is None:
-                raise _not_ready("The model is being compiled. Try again in some seconds.")
+                raise not_ready("The model is being compiled. Try again in some seconds.")
             with Ticket(self.service.admission) as ticket:
                 found = await handler(request, ticket)
             milliseconds = 1000 * (time.monotonic() - request.scope["began"])
@@ -116,48 +117,56 @@ class _Endpoints:
             detail = "Its line in the key file must be `KEY admin`."
             raise Problem(403, "forbidden", detail)
 
+    async def decoded(
+        self,
+        reading: Awaitable[list[bytes]],
+        ticket: Ticket,
+        *,
+        prepared: bool = False,
+        indexed: bool = False,
+    ) -> list[np.ndarray]:
+        """The pixels of bodies, which end here; the ticket holds so many images from now on.
+
+        Args:
+            reading: the bodies, to be awaited.
+            ticket: of the request.
+            prepared: the images have the model's size.
+            indexed: a problem says which image it is about.
+        """
+        bodies = await reading
+        ticket.images(len(bodies))
+        work = [self.service.decode(body, prepared=prepared) for body in bodies]
+        found = await _all(work, indexed=indexed)
+        ticket.decoded()
+        return found
+
     async def recognise(self, request: Request, ticket: Ticket) -> dict[str, Any]:
         asked, _ = parameters.asked(request, self.service.served.image_shape)
-        body = await uploads.one(request, ticket, self.service.settings)
-        pixels = await self.service.decode(body, prepared=asked.prepared)
-        ticket.decoded()
+        reading = uploads.one(request, ticket, self.service.settings)
+        (pixels,) = await self.decoded(reading, ticket, prepared=asked.prepared)
         return await self.service.recognise(pixels, asked)
 
     async def explain(self, request: Request, ticket: Ticket) -> dict[str, Any]:
         asked, rest = parameters.asked(request, self.service.served.image_shape, "class")
-        body = await uploads.one(request, ticket, self.service.settings)
-        pixels = await self.service.decode(body, prepared=asked.prepared)
-        ticket.decoded()
+        reading = uploads.one(request, ticket, self.service.settings)
+        (pixels,) = await self.decoded(reading, ticket, prepared=asked.prepared)
         return await self.service.explain(pixels, asked, rest.get("class"))
 
     async def batch(self, request: Request, ticket: Ticket) -> dict[str, Any]:
         asked, _ = parameters.asked(request, self.service.served.image_shape)
-        bodies = await uploads.several(request, ticket, self.service.settings)
-        work = (self.service.decode(body, prepared=asked.prepared) for body in bodies)
-        decoded = await asyncio.gather(*work, return_exceptions=True)
-        ticket.decoded()
-        for index, one in enumerate(decoded):
-            if isinstance(one, Problem):
-                one.more["index"] = index
-            if isinstance(one, BaseException):
-                raise one
-        images = [pixels for pixels in decoded if not isinstance(pixels, BaseException)]
-        results = await asyncio.gather(*(self.service.recognise(pixels, asked) for pixels in images))
-        return {"results": results}
+        reading = uploads.several(request, ticket, self.service.settings)
+        images = await self.decoded(reading, ticket, prepared=asked.prepared, indexed=True)
+        return {"results": await _all([self.service.recognise(pixels, asked) for pixels in images])}
 
     async def verify(self, request: Request, ticket: Ticket) -> dict[str, Any]:
         parameters.read(request, {})
-        ticket.images(2)
-        bodies = await uploads.named(request, ticket, self.service.settings, ("first", "second"))
-        first, second = [await self.service.decode(body) for body in bodies]
-        ticket.decoded()
+        reading = uploads.named(request, ticket, self.service.settings, ("first", "second"))
+        first, second = await self.decoded(reading, ticket)
         return await faces.verify(self.service, first, second)
 
     async def identify(self, request: Request, ticket: Ticket) -> dict[str, Any]:
         top = parameters.top(request)
-        body = await uploads.one(request, ticket, self.service.settings)
-        face = await self.service.decode(body)
-        ticket.decoded()
+        (face,) = await self.decoded(uploads.one(request, ticket, self.service.settings), ticket)
         return await faces.identify(self.service, face, top)
 
     async def model(self, request: Request) -> Response:
@@ -198,7 +207,7 @@ class _Endpoints:
     async def ready(self, request: Request) -> Response:
         if not self.service.is_ready:
             why = "The server is about to stop." if self.service.draining else "The model is being compiled."
-            raise _not_ready(why)
+            raise not_ready(why)
         return _json({"status": "ready", "model": self.service.served.id})
 
     async def metrics(self, request: Request) -> Response:
@@ -206,6 +215,17 @@ class _Endpoints:
 
     async def openapi(self, request: Request) -> Response:
         return _json(openapi.document(self.service.served, self.service.settings, bool(self.keys)))
+
+
+async def _all(work: Sequence[Awaitable[Any]], *, indexed: bool = False) -> list[Any]:
+    """Every result, once all are there; else the first error, of which none of the others is left running."""
+    found = await asyncio.gather(*work, return_exceptions=True)
+    for index, one in enumerate(found):
+        if isinstance(one, Problem) and indexed:
+            one.more["index"] = index
+        if isinstance(one, BaseException):
+            raise one
+    return found
 
 
 def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
@@ -220,10 +240,6 @@ def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Respons
 
 def _json(value: Any) -> Response:
     return Response(json.dumps(value, allow_nan=False), media_type="application/json")
-
-
-def _not_ready(why: str) -> Problem:
-    return Problem(503, "not-ready", why, headers={"Retry-After": "5"})
 
 
 async def _refused(request: Request, error: Exception) -> Response:

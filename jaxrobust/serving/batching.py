@@ -1,13 +1,18 @@
 """Dynamic batching: rows that wait together share a pass, in one thread that alone talks to the device."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxrobust.serving.logs import log
 from jaxrobust.serving.problems import overloaded
+
+# A row that has waited for so long is not computed any more: its client has hardly waited as well.
+_PATIENCE = 30.0
 
 
 class _Waiting(NamedTuple):
@@ -17,10 +22,12 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Queues of rows by the program that they are for; the oldest full or due one goes next.
+    """Queues of rows by the program that they are for; those that are full or due take turns.
 
     A row waits at most `max_wait` seconds for others while the device is idle; while it is busy, the queue
-    fills by itself. The queues are bounded by `Admission`, through which every row has come.
+    fills by itself. In turns, a quick program waits for one pass of a slow one, not for all that are queued.
+    The queues are bounded by `Admission`, through which every row has come; a row that waits longer than 30 s
+    is answered by 429. A batch that fails is run again row by row: one row does not fail the others.
 
     Args:
         run_fn: `(name, rows) -> answers`, called in the batcher's thread.
@@ -36,6 +43,8 @@ class Batcher:
     ):
         self._run_fn, self._most, self._max_wait = run_fn, dict(most), max_wait
         self._queues: dict[str, deque[_Waiting]] = {name: deque() for name in most}
+        # When each program ran last, counted in passes.
+        self._turns = dict.fromkeys(most, 0)
         self._ready = threading.Condition()
         self._closing = False
         self._loop = asyncio.get_running_loop()
@@ -62,14 +71,29 @@ class Batcher:
     def _work(self) -> None:
         while (taken := self._take()) is not None:
             name, waiting = taken
-            try:
-                answers = self._run_fn(name, [one.row for one in waiting])
-                found: Sequence[Any] = list(answers)
-                assert len(found) == len(waiting)
-            # Whatever happens to a batch, its callers hear of it and the next one is taken.
-            except BaseException as error:
-                found = [error] * len(waiting)
-            self._loop.call_soon_threadsafe(_deliver, waiting, found)
+            oldest = time.monotonic() - _PATIENCE
+            late = [one for one in waiting if one.since < oldest]
+            waiting = [one for one in waiting if one.since >= oldest]
+            error = overloaded(
+                f"The image waited for over {_PATIENCE:g} s. Try again later, or ask for less."
+            )
+            self._loop.call_soon_threadsafe(_deliver, late, [error] * len(late))
+            if waiting:
+                found = self._answers(name, waiting)
+                self._loop.call_soon_threadsafe(_deliver, waiting, found)
+
+    def _answers(self, name: str, waiting: list[_Waiting]) -> Sequence[Any]:
+        """Of a batch: each row's answer, or the error that it gets instead."""
+        try:
+            found = list(self._run_fn(name, [one.row for one in waiting]))
+            assert len(found) == len(waiting)
+            return found
+        # Whatever happens to a batch, its callers hear of it and the next one is taken.
+        except BaseException as error:
+            if len(waiting) == 1:
+                return [error]
+            log("batch failed", level=logging.WARNING, error=error, program=name, rows=len(waiting))
+            return [answer for one in waiting for answer in self._answers(name, [one])]
 
     def _take(self) -> tuple[str, list[_Waiting]] | None:
         """The next batch, waited for; None once closed and empty."""
@@ -87,7 +111,8 @@ class Batcher:
                     or since + self._max_wait <= now
                 ]
                 if due:
-                    name = min(due, key=heads.__getitem__)
+                    name = min(due, key=lambda one: (self._turns[one], heads[one]))
+                    self._turns[name] = max(self._turns.values()) + 1
                     queue = self._queues[name]
                     return name, [queue.popleft() for _ in range(min(len(queue), self._most[name]))]
                 self._ready.wait(min(heads.values()) + self._max_wait - now if heads else None)
@@ -116,12 +141,16 @@ class Admission:
         self.images = self.bytes = 0
 
     def enter(self, num: int) -> None:
-        """Room for images, or 429."""
+        """Holds room for images, or 429."""
+        self.check(num)
+        self.images += num
+
+    def check(self, num: int = 1) -> None:
+        """429 where there is no room for so many images."""
         if self.images + num > self.max_images:
             raise overloaded(
                 f"{self.images} images wait for an answer, the limit is {self.max_images}. Try again later."
             )
-        self.images += num
 
     def hold(self, num: int) -> None:
         """Room for bytes, or 429."""
@@ -133,14 +162,18 @@ class Admission:
 
 
 class Ticket:
-    """What one request holds of an `Admission`; a context that gives it back."""
+    """What one request holds of an `Admission`; a context that gives it back.
+
+    A full house says so before a body is read; room for images is held from when they are there, so that who
+    does not send them holds none.
+    """
 
     def __init__(self, admission: Admission):
         self._admission = admission
         self._images = self._bytes = 0
 
     def __enter__(self) -> "Ticket":
-        self.images(1)
+        self._admission.check()
         return self
 
     def images(self, num: int) -> None:

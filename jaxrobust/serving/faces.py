@@ -32,9 +32,10 @@ async def identify(service: Service, face: np.ndarray, top: int) -> dict[str, An
     loaded, probe = await service.embed(face)
     threshold = loaded.served.threshold
     assert threshold is not None
-    if not loaded.gallery:
+    if loaded.gallery is None:
         raise Problem(409, "conflict", "Nobody is enrolled. Start the server with --gallery FOLDER.")
-    near = {name: max(_cosine(probe, one) for one in known) for name, known in loaded.gallery.items()}
+    found = await asyncio.to_thread(loaded.gallery.similarities, probe)
+    near = dict(zip(loaded.gallery.names, found.tolist()))
     order = sorted(near, key=lambda name: (-near[name], name))[:top]
     best = order[0]
     return {

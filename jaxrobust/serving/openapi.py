@@ -42,7 +42,7 @@ def document(served: Served, settings: Settings, locked: bool) -> dict[str, Any]
             "Load the model again from what the server was started with, and put it in the place of the one "
             "in use. No request fails meanwhile. Needs a key whose line is `KEY admin`.",
             "Reloaded",
-            problems=(401, 403, 409, 422),
+            problems=(401, 403, 409, 422, 503),
         ),
         **_around(),
     }

@@ -20,6 +20,7 @@ TITLES = {
     "too-slow": "The body took too long to arrive",
     "conflict": "This cannot be done now",
     "too-large": "The body is too large",
+    "head-too-large": "The request's head is too large",
     "unsupported-type": "This content type is not read",
     "not-an-image": "The bytes are no image that is read here",
     "too-many-pixels": "The image has too many pixels",
@@ -73,6 +74,11 @@ def answer(request: Request, problem: Exception) -> Response:
 def overloaded(detail: str) -> Problem:
     """429: try again in a second."""
     return Problem(429, "overloaded", detail, headers={"Retry-After": "1"})
+
+
+def not_ready(detail: str) -> Problem:
+    """503: try again in some seconds."""
+    return Problem(503, "not-ready", detail, headers={"Retry-After": "5"})
 
 
 def parameter(name: str, detail: str) -> Problem:

@@ -1,7 +1,8 @@
 """What the model computes for answers: row-wise programs of a few fixed shapes, compiled before use.
 
 A program is `fn(net, *rows) -> arrays`, `net` being the pytree `Served.outputs_fn`: weights are arguments, so
-that a reloaded model of an equal net compiles nothing. Batches are filled up by their last row.
+that a reloaded model of an equal net compiles nothing. What is compiled belongs to `Loaded` and goes with it.
+Batches are filled up by their last row.
 """
 
 import dataclasses
@@ -161,30 +162,53 @@ def programs(served: Served, settings: Settings) -> dict[str, tuple[Any, tuple[i
 
 
 class Loaded(NamedTuple):
-    """A model that is ready: what it serves, its compiled programs, the embeddings of its gallery.
+    """A model that is ready: what it serves, its programs, the embeddings of its gallery.
 
     Attributes:
         served: the model.
         programs: by name, with their shapes.
-        gallery: unit embeddings `[n, d]` by person.
+        compiled: by name and number of rows.
+        gallery: the enrolled.
     """
 
     served: Served
     programs: dict[str, tuple[Any, tuple[int, ...]]]
-    gallery: dict[str, np.ndarray]
+    compiled: dict[tuple[str, int], Callable[..., Any]]
+    gallery: "Gallery | None" = None
 
     def run(self, name: str, rows: Sequence[Row]) -> list[tuple[np.ndarray, ...]]:
         """The answers of at most as many rows as the largest shape has."""
-        program, sizes = self.programs[name]
-        size = next(size for size in sizes if size >= len(rows))
-        full = [*rows, *[rows[-1]] * (size - len(rows))]
-        batch = Row(*(np.stack(column) for column in zip(*full)))
-        found = jax.device_get(_compiled()(program, self.served.outputs_fn, batch))
+        size = next(size for size in self.programs[name][1] if size >= len(rows))
+        batch = _stacked([*rows, *[rows[-1]] * (size - len(rows))])
+        found = jax.device_get(self.compiled[name, size](jax.tree.leaves(self.served.outputs_fn), batch))
         return list(zip(*(array[: len(rows)] for array in found)))
 
 
-def load(served: Served, settings: Settings, log_fn: Callable[[str], None] = lambda text: None) -> Loaded:
+class Gallery(NamedTuple):
+    """The enrolled, for one product with all of their images.
+
+    Attributes:
+        names: of the people, in order. starts: where each one's images begin.
+        units: float64 unit embeddings `[n, d]`.
+    """
+
+    names: tuple[str, ...]
+    starts: np.ndarray
+    units: np.ndarray
+
+    def similarities(self, probe: np.ndarray) -> np.ndarray:
+        """`[people]`: of each one's nearest image, the cosine to a unit embedding."""
+        cosines = np.clip(self.units @ probe.astype(np.float64), -1, 1)
+        return np.maximum.reduceat(cosines, self.starts)
+
+
+def load(served: Served, settings: Settings, before: Loaded | None = None) -> Loaded:
     """Compiles every program in every shape, runs each once, and embeds the gallery.
+
+    Args:
+        served: the model.
+        settings: with the shapes.
+        before: a model whose programs are used again if its net is equal but for the weights.
 
     Raises:
         ValueError: where the model's answers are not those of its classes, or not finite.
@@ -192,9 +216,14 @@ def load(served: Served, settings: Settings, log_fn: Callable[[str], None] = lam
     # Weights that stayed on the host would be copied for every batch.
     served = dataclasses.replace(served, outputs_fn=jax.device_put(served.outputs_fn))
     loaded = Loaded(served, programs(served, settings), {})
+    again = before is not None and _signature(before) == _signature(loaded)
     blank = row(np.full(served.image_shape, 128, np.uint8))
-    for name, (_, sizes) in loaded.programs.items():
+    for name, (program, sizes) in loaded.programs.items():
         for size in sizes:
+            if before is not None and again:
+                loaded.compiled[name, size] = before.compiled[name, size]
+            else:
+                loaded.compiled[name, size] = _compile(program, served.outputs_fn, _stacked([blank] * size))
             found = loaded.run(name, [blank] * size)
             if name == "forward" and found[0][0].shape != (len(served.class_names),):
                 raise ValueError(
@@ -202,10 +231,39 @@ def load(served: Served, settings: Settings, log_fn: Callable[[str], None] = lam
                 )
             if not all(np.isfinite(array).all() for array in found[0]):
                 raise ValueError(f"The model's answer to a grey image is not finite ({name}); repair it.")
-    log_fn(f"compiled {', '.join(loaded.programs)}")
-    return loaded._replace(
-        gallery={person: _embedded(loaded, images) for person, images in served.gallery.items()}
-    )
+    return loaded._replace(gallery=_enrolled(loaded)) if served.gallery else loaded
+
+
+def _compile(program: Any, net: PyTree, batch: Row) -> Callable[..., Any]:
+    """The program of the net's leaves and a batch.
+
+    A function of its own, with which what JAX keeps of it goes; of the arguments' structure it keeps more, so
+    the net's is none of it. An export is another net at each load.
+    """
+    leaves, tree = jax.tree.flatten(net)
+    return compiler.jit(functools.partial(_run, program, tree)).lower(leaves, batch).compile()
+
+
+def _run(program: Any, tree: Any, leaves: list[Array], rows: Row) -> tuple[Array, ...]:
+    return program(jax.tree.unflatten(tree, leaves), rows)
+
+
+def _signature(loaded: Loaded) -> tuple[Any, ...]:
+    """Equal where the compiled programs are."""
+    leaves, tree = jax.tree.flatten(loaded.served.outputs_fn)
+    shapes = [(np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+    return tree, shapes, loaded.served.image_shape, loaded.programs
+
+
+def _stacked(rows: Sequence[Row]) -> Row:
+    return Row(*(np.stack(column) for column in zip(*rows)))
+
+
+def _enrolled(loaded: Loaded) -> Gallery:
+    people = loaded.served.gallery
+    starts = np.cumsum([0, *(len(images) for images in people.values())])[:-1]
+    units = np.concatenate([_embedded(loaded, images) for images in people.values()])
+    return Gallery(tuple(people), starts, units.astype(np.float64))
 
 
 def _embedded(loaded: Loaded, images: np.ndarray) -> np.ndarray:
@@ -222,13 +280,3 @@ def unit(embedding: np.ndarray) -> np.ndarray:
     vector = np.asarray(embedding, np.float64)
     length = np.linalg.norm(vector)
     return (vector / length if length > 0 else vector).astype(np.float32)
-
-
-# Made at first use: reading the backend at import would come before jax.distributed.initialize.
-@functools.cache
-def _compiled() -> Callable[..., Any]:
-    return compiler.jit(_run, static_argnums=0)
-
-
-def _run(program: Any, net: PyTree, rows: Row) -> tuple[Array, ...]:
-    return program(net, rows)

@@ -1,5 +1,6 @@
 """What is served: a model as plain values, and how the service holds it."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Served:
         gallery: uint8 images `[n, h, w, c]` by the name of the person, n >= 1, for `/v1/identify`.
 
     Raises:
-        ValueError: for shapes, names or a threshold that cannot be served.
+        ValueError: for shapes, names, a card or a threshold that cannot be served.
     """
 
     id: str
@@ -55,6 +56,10 @@ class Served:
             )
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
             raise ValueError("Expected a name for each class, all different; rename classes that share one.")
+        try:
+            json.dumps(dict(self.card), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"The card cannot be written as JSON: {error}. Give null for NaN.") from None
         if self.threshold is not None:
             _validate.within("threshold", self.threshold, -1, 1, "It is a cosine.")
         elif self.gallery:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import hashlib
+import logging
 import math
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from jaxrobust.serving import images, programs
 from jaxrobust.serving.batching import Admission, Batcher
 from jaxrobust.serving.logs import log
 from jaxrobust.serving.metrics import Metrics
-from jaxrobust.serving.problems import Problem, parameter
+from jaxrobust.serving.problems import Problem, not_ready, parameter
 from jaxrobust.serving.programs import Loaded, Row
 from jaxrobust.serving.served import LoadFn, Served, Settings
 
@@ -59,6 +60,9 @@ class Service:
         load_fn: reads it again, for `reload`; None where it cannot be.
         settings: its limits.
         on_failure: called where the model cannot be made ready at the start.
+
+    Raises:
+        ValueError: where the queue is too short for a pair of faces.
     """
 
     def __init__(
@@ -68,8 +72,12 @@ class Service:
         settings: Settings | None = None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
     ):
-        self.first, self.load_fn, self.on_failure = served, load_fn, on_failure
         self.settings = settings or Settings()
+        if served.threshold is not None and self.settings.max_queue < 2:
+            raise ValueError(
+                "Expected max_queue >= 2 for a model that verifies, got 1: a pair is two images."
+            )
+        self.first, self.load_fn, self.on_failure = served, load_fn, on_failure
         self.metrics = Metrics()
         self.admission = Admission(self.settings.max_queue, self.settings.bytes_in_flight)
         self.metrics.waiting.set_function(lambda: self.admission.images)
@@ -217,6 +225,8 @@ class Service:
         """Loads the model again and puts it in the place of the one in use, between two batches."""
         if self.load_fn is None:
             raise Problem(409, "conflict", "This server was given a model and no place to load it from.")
+        if self.loaded is None:
+            raise not_ready("The model is being compiled. Load it again once it is ready.")
         if self._reloading.locked():
             raise Problem(409, "conflict", "The model is being loaded already. Wait for that.")
         async with self._reloading:
@@ -225,7 +235,7 @@ class Service:
                 loaded = await asyncio.to_thread(self._load_again, before)
             except Exception as error:
                 self.metrics.reloads.labels("refused").inc()
-                log("reload refused", error=error)
+                log("reload refused", level=logging.ERROR, error=error, reason=str(error))
                 # What is wrong is for who runs the server; their files' places stay out of the answer.
                 raise Problem(
                     409, "conflict", "The model could not be loaded, the one in use stays: "
@@ -247,7 +257,7 @@ class Service:
         for name in ("neighbourhood", "threshold"):
             if (getattr(found, name) is None) != (getattr(before, name) is None):
                 raise _Unlike(f"one of both has no {name}; start the server again")
-        return programs.load(found, self.settings)
+        return programs.load(found, self.settings, self.loaded)
 
 
 class _Unlike(ValueError):

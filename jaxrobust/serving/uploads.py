@@ -15,6 +15,8 @@ FORM = "multipart/form-data"
 _RAW = ("application/octet-stream", "image/")
 # What is read and thrown away of a body that is refused, so that its sender can read the answer.
 _DISCARD_BYTES, _DISCARD_SECONDS = 2**24, 2.0
+# A body may take its first seconds for nothing; from there on it must have come at this many bytes a second.
+_GRACE_SECONDS, _LEAST_RATE = 5.0, 8192
 
 
 class _Parser(MultiPartParser):
@@ -28,14 +30,13 @@ def media_type(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def one(request: Request, ticket: Ticket, settings: Settings) -> bytes:
-    """The image of a request: its raw body, or the form's only file, the field `file`."""
+async def one(request: Request, ticket: Ticket, settings: Settings) -> list[bytes]:
+    """The image of a request, alone in a list: its raw body, or the form's only file, the field `file`."""
     kind = media_type(request.headers)
     if kind == FORM:
-        (found,) = await named(request, ticket, settings, ("file",))
-        return found
+        return await named(request, ticket, settings, ("file",))
     if kind.startswith(_RAW):
-        return await _body(request, ticket, settings)
+        return [await _body(request, ticket, settings)]
     raise Problem(
         415,
         "unsupported-type",
@@ -53,11 +54,10 @@ async def named(request: Request, ticket: Ticket, settings: Settings, names: tup
 
 
 async def several(request: Request, ticket: Ticket, settings: Settings) -> list[bytes]:
-    """The files of a form, all in the field `file`, at most `max_batch`; the ticket holds so many images."""
+    """The files of a form, all in the field `file`, at most `max_batch`."""
     found = await _form(request, ticket, settings, settings.max_batch)
     if not found or any(name != "file" for name, _ in found):
         raise Problem(422, "bad-request", "Expected the form to have files in the field `file`, and no more.")
-    ticket.images(len(found))
     return [body for _, body in found]
 
 
@@ -110,10 +110,14 @@ async def _body(request: Request, ticket: Ticket, settings: Settings) -> bytes:
     if announced.isdecimal() and int(announced) > settings.max_bytes:
         raise _too_large(settings)
     chunks, total = [], 0
+    began = asyncio.get_running_loop().time()
+    seconds = min(settings.read_seconds, _GRACE_SECONDS)
     try:
-        async with asyncio.timeout(settings.read_seconds):
+        async with asyncio.timeout_at(began + seconds) as limit:
             async for chunk in request.stream():
                 total += len(chunk)
+                seconds = min(settings.read_seconds, _GRACE_SECONDS + total / _LEAST_RATE)
+                limit.reschedule(began + seconds)
                 if total > settings.max_bytes:
                     raise _too_large(settings)
                 ticket.bytes(len(chunk))
@@ -122,7 +126,7 @@ async def _body(request: Request, ticket: Ticket, settings: Settings) -> bytes:
         raise Problem(
             408,
             "too-slow",
-            f"{total:,} bytes came in {settings.read_seconds:g} s. Send fewer, or over a faster line.",
+            f"{total:,} bytes came in {seconds:.3g} s. Send fewer, or over a faster line.",
         ) from None
     except ClientDisconnect:
         raise Problem(400, "bad-request", "The client went away while it sent the body.") from None

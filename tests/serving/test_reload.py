@@ -1,6 +1,12 @@
 """Who may ask, and another checkpoint put in the place of the one in use."""
 
+import asyncio
+import gc
+import io
+import json
+import logging
 import threading
+import weakref
 
 import httpx
 import jax
@@ -8,8 +14,8 @@ import numpy as np
 import pytest
 
 from jaxrobust import data
-from jaxrobust.serving import Service, programs, read_keys
-from jaxrobust.serving.programs import _compiled
+from jaxrobust.serving import Service, create_app, logs, programs, read_keys
+from jaxrobust.types import Outputs
 from tests.serving.service_under_test import SMALL, digits, encode, running, served
 
 KEY, ADMIN = "k" * 20, "a" * 20
@@ -88,16 +94,16 @@ def test_without_keys_nobody_may_reload():
         assert httpx.post(f"{address}/v1/model:reload").status_code == 403
 
 
-def test_another_checkpoint_takes_the_place_and_compiles_nothing(client):
+def test_another_checkpoint_takes_the_place_and_compiles_nothing(client, service):
     before = recognise(client)
     np.testing.assert_allclose(before["distribution"], expected(0), atol=1e-6)
-    compiled = _compiled()._cache_size()
+    compiled = dict(service.loaded.compiled)
     answer = client.post("/v1/model:reload", headers=bearer(ADMIN))
     assert answer.status_code == 200 and answer.json()["before"] == "tiny-0", answer.text
     after = recognise(client)
     assert after["model"] == answer.json()["model"] == "tiny-1"
     np.testing.assert_allclose(after["distribution"], expected(1), atol=1e-6)
-    assert _compiled()._cache_size() == compiled
+    assert service.loaded.compiled == compiled, "The same programs, object by object."
     assert 'jaxrobust_model_info{id="tiny-1"} 1.0' in client.get("/metrics").text
     assert "tiny-0" not in client.get("/metrics").text
 
@@ -122,6 +128,63 @@ def test_what_cannot_take_the_place_leaves_the_old_one(client, shelf, loader, wo
     assert response.status_code == 409 and words in response.json()["detail"]
     assert "secret" not in response.text
     assert recognise(client)["distribution"] == before["distribution"]
+
+
+def test_the_log_says_why_a_model_was_not_taken(client, shelf, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(logging, "captureWarnings", lambda on: None)
+    logs.configure("error", stream)
+    shelf["next"] = broken
+    try:
+        client.post("/v1/model:reload", headers=bearer(ADMIN))
+    finally:
+        logging.getLogger("jaxrobust.serving").handlers = []
+    (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert line["event"] == "reload refused" and line["reason"] == "/a/secret/place is gone"
+
+
+def test_before_the_first_model_is_ready_no_other_is_loaded(monkeypatch, tmp_path):
+    """It would be replaced by the first one when that is compiled at last."""
+    go = threading.Event()
+    honest = programs.load
+    monkeypatch.setattr(programs, "load", lambda *args: go.wait(30) and honest(*args))
+    (tmp_path / "keys").write_text(f"{ADMIN} admin\n")
+    service = Service(served(0), lambda: served(1), SMALL)
+
+    async def ask():
+        await service.start()
+        app = httpx.ASGITransport(create_app(service, read_keys(tmp_path / "keys")))
+        async with httpx.AsyncClient(transport=app, base_url="http://here", headers=bearer(ADMIN)) as asking:
+            early = await asking.post("/v1/model:reload")
+            go.set()
+            await service.wait()
+            late = await asking.post("/v1/model:reload")
+        await service.stop()
+        return early, late
+
+    early, late = asyncio.run(ask())
+    assert early.status_code == 503 and int(early.headers["retry-after"]) > 0
+    assert late.json()["model"] == "tiny-1" == service.served.id
+
+
+class Fresh:
+    """A net that is equal to no other, as an export's is."""
+
+    def __call__(self, weights, images):
+        return Outputs(images.reshape(len(images), -1) @ weights)
+
+
+def test_a_model_that_is_replaced_is_forgotten_with_its_programs():
+    def load():
+        net = jax.tree_util.Partial(Fresh(), np.ones((64, 10), np.float32))
+        loaded = programs.load(served(outputs_fn=net), SMALL)
+        return loaded, weakref.ref(net.func)
+
+    loaded, net = load()
+    assert net() is not None
+    del loaded
+    gc.collect()
+    assert net() is None
 
 
 def test_two_reloads_at_once_are_one(client, shelf):
@@ -154,8 +217,6 @@ def test_two_reloads_at_once_are_one(client, shelf):
 
 def test_answers_that_straddle_a_reload_are_of_one_model(monkeypatch):
     """The class is of the old model, the samples around it of the new one: both are asked again."""
-    import asyncio
-
     from jaxrobust.serving.service import Asked
 
     service = Service(served(0), settings=SMALL)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxrobust.serving import Keys, Settings, read_keys
+from jaxrobust.serving import Keys, Service, Settings, read_keys
 from tests.serving.service_under_test import NAMES, served
 
 KEY, ADMIN = "k" * 20, "a" * 20
@@ -40,6 +40,8 @@ def test_batch_sizes_begin_at_one_and_end_at_the_largest(most):
         ({"image_shape": (8, 8, 2)}, "1 .grey. or 3 .colour. channels"),
         ({"class_names": (*NAMES[:9], NAMES[0])}, "all different"),
         ({"threshold": 1.5}, "threshold <= 1"),
+        ({"card": {"loss": float("nan")}}, "Give null for NaN"),
+        ({"card": {"folder": {1, 2}}}, "cannot be written as JSON"),
         ({"gallery": {"a": np.zeros((1, 8, 8, 1), np.uint8)}}, "give a threshold"),
         ({"threshold": 0.5, "gallery": {"a": np.zeros((1, 9, 8, 1), np.uint8)}}, "of 'a' in the gallery"),
     ],
@@ -47,6 +49,13 @@ def test_batch_sizes_begin_at_one_and_end_at_the_largest(most):
 def test_a_model_that_cannot_be_served_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         served(**changes)
+
+
+def test_a_queue_too_short_for_a_pair_is_refused():
+    settings = Settings(max_batch=1, max_queue=1)
+    Service(served(), settings=settings)
+    with pytest.raises(ValueError, match="max_queue >= 2"):
+        Service(served(threshold=0.5), settings=settings)
 
 
 @pytest.fixture
