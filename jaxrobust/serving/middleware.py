@@ -9,6 +9,10 @@ from typing import Any
 
 from jaxrobust.serving.logs import log
 from jaxrobust.serving.metrics import Metrics
+from jaxrobust.serving.problems import Problem
+
+HEAD_BYTES = 16 * 1024
+"""Of a request's head: its address and headers."""
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _POLICY = (
@@ -59,7 +63,11 @@ class Shell:
             await send(message)
 
         try:
-            await self.app(scope, receive, sending)
+            if _size(scope) > HEAD_BYTES:
+                scope["problem"] = "head-too-large"
+                await _TOO_LARGE.response(request_id)(scope, receive, sending)
+            else:
+                await self.app(scope, receive, sending)
         # It has been answered by a 500 already, where it still could be.
         except Exception as error:
             log("failed", level=logging.ERROR, error=error, request=request_id)
@@ -81,3 +89,16 @@ class Shell:
             ms=round(1000 * seconds, 2),
             **({"problem": problem} if problem else {}),
         )
+
+
+_TOO_LARGE = Problem(
+    431,
+    "head-too-large",
+    f"Address and headers are larger than {HEAD_BYTES:,} bytes. Send fewer, and the image in the body.",
+    headers={"Connection": "close"},
+)
+
+
+def _size(scope: Any) -> int:
+    headers = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    return headers + len(scope.get("raw_path") or b"") + len(scope["query_string"])

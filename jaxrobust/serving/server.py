@@ -10,12 +10,14 @@ import uvicorn
 
 from jaxrobust.serving import logs
 from jaxrobust.serving.app import create_app
+from jaxrobust.serving.connections import Connection
 from jaxrobust.serving.keys import Keys
+from jaxrobust.serving.middleware import HEAD_BYTES
 from jaxrobust.serving.served import LoadFn, Served, Settings
 from jaxrobust.serving.service import Service
 
-# Of a request's head; h11 answers 400 beyond it. Connections beyond theirs get a bare 503.
-_HEAD_BYTES, _CONNECTIONS = 16 * 1024, 1024
+# Connections beyond theirs get a bare 503.
+_CONNECTIONS = 1024
 _STOP_SECONDS = 60
 
 
@@ -44,6 +46,7 @@ def serve(
     Raises:
         ValueError, RuntimeError: where the model cannot be made ready.
         OSError: where the port is taken.
+        KeyboardInterrupt: where a further Ctrl-C ended it before all was answered.
     """
     failures: list[BaseException] = []
 
@@ -60,8 +63,13 @@ def serve(
     address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}"
     started_fn(address)
     in_main = threading.current_thread() is threading.main_thread()
-    # uvicorn raises the signal again once it has stopped, which would end the process here.
-    before = {one: signal.signal(one, lambda *_: None) for one in _SIGNALS} if in_main else {}
+
+    def told(*_: Any) -> None:
+        server.should_exit = True
+
+    # For signals before uvicorn listens to them; it raises them again once it has stopped, which would end
+    # the process here.
+    before = {one: signal.signal(one, told) for one in _SIGNALS} if in_main else {}
     try:
         server.run(sockets=[socket])
     finally:
@@ -70,10 +78,15 @@ def serve(
             signal.signal(one, handler)
     if failures:
         raise failures[0]
+    if server.force_exit:
+        raise KeyboardInterrupt
 
 
 def configuration(app: Any, host: str, port: int) -> uvicorn.Config:
-    """uvicorn's, with limits of its own; h11, since the faster parser bounds no head."""
+    """uvicorn's, with limits of its own; h11, since the faster parser bounds no head.
+
+    A head that is incomplete beyond its limit gets 400 by h11, one that came at once 431 by `Shell`.
+    """
     return uvicorn.Config(
         app,
         host=host,
@@ -81,11 +94,11 @@ def configuration(app: Any, host: str, port: int) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        http="h11",
+        http=Connection,
         ws="none",
         proxy_headers=False,
         lifespan="on",
-        h11_max_incomplete_event_size=_HEAD_BYTES,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         limit_concurrency=_CONNECTIONS,
         # A client that does not read its answer must not keep the process.
         timeout_graceful_shutdown=_STOP_SECONDS,
@@ -118,14 +131,21 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service):
         super().__init__(config)
         self._service = service
+        self._timer: threading.Timer | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins to drain, another one stops at once."""
+        """A signal begins to drain, the next one to stop; one more Ctrl-C gives up what is not answered."""
         seconds = self._service.settings.drain_seconds
-        if self._service.draining or not seconds:
+        if self.should_exit or not seconds:
             super().handle_exit(sig, frame)
-            return
-        self._service.draining = True
-        timer = threading.Timer(seconds, super().handle_exit, (sig, None))
-        timer.daemon = True
-        timer.start()
+        elif self._timer is None:
+            self._service.draining = True
+            self._timer = threading.Timer(seconds, self._stop)
+            self._timer.daemon = True
+            self._timer.start()
+        else:
+            self._timer.cancel()
+            self._stop()
+
+    def _stop(self) -> None:
+        self.should_exit = True

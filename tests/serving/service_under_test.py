@@ -117,9 +117,9 @@ class Command:
         return code
 
     def memory(self) -> int:
-        """Resident bytes."""
+        """The most bytes that were resident at once."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return 1024 * int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
     def __enter__(self):
         return self

@@ -202,36 +202,11 @@ def test_a_head_that_is_too_large_or_wrong_is_refused(head):
                 client.sendall(head)
                 while block := client.recv(4096):
                     found += block
-            except (ConnectionError, TimeoutError):
+            except ConnectionError:
                 pass
-        assert not found or found.startswith(b"HTTP/1.1 4"), found[:200]
+        # Who still sends when the answer comes may be reset and hear nothing; a short head hears.
+        assert found.startswith(b"HTTP/1.1 4") or (len(head) > 10**5 and not found), found[:200]
         assert httpx.get(f"{address}/readyz").status_code == 200
-
-
-def test_clients_that_never_finish_hold_nothing_of_the_service():
-    service = Service(served(), settings=Settings(max_batch=1, max_queue=1, read_seconds=0.5))
-    with running(service) as address:
-        port = int(address.rpartition(":")[2])
-        head = b"POST /v1/recognise HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
-        head += b"Content-Length: 500\r\n\r\n"
-        slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
-        try:
-            for one in slow:
-                one.sendall(head + b"x")
-            deadline = time.monotonic() + 20
-            body = encode(digits(1)[0])
-            while (
-                httpx.post(
-                    f"{address}/v1/recognise", content=body, headers={"content-type": "image/png"}
-                ).status_code
-                != 200
-            ):
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-        finally:
-            for one in slow:
-                one.close()
-    assert service.admission.images == service.admission.bytes == 0
 
 
 @pytest.mark.parametrize("faces", [False, True], ids=["classes", "faces"])

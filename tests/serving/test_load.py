@@ -4,6 +4,9 @@ import asyncio
 import itertools
 import json
 import shutil
+import signal
+import socket
+import time
 
 import httpx
 import numpy as np
@@ -158,9 +161,23 @@ def test_sigterm_under_load_loses_none_that_was_accepted(folders, expected):
     requests = [one for one in lines if one["event"] == "request" and one["route"] == "/v1/recognise"]
     assert {one["status"] for one in requests} == {200}
     assert len(requests) == len(answered) and len(unheard) == 32
-    assert lines[-1]["event"] == "stopped" or any(
-        one["event"] == "stopped" and one["images_left"] == 0 for one in lines
-    )
+    assert [one["images_left"] for one in lines if one["event"] == "stopped"] == [0]
+
+
+def test_a_second_ctrl_c_ends_the_draining_and_loses_none_that_was_accepted(folders):
+    with Command(folders[0], "--drain-seconds", 60) as command:
+        head = "POST /v1/recognise HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        head += f"Content-Length: {len(BODIES[0])}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", int(command.address.rpartition(":")[2]))) as slow:
+            slow.sendall(head.encode() + BODIES[0][:-1])
+            time.sleep(0.5)
+            for _ in range(2):
+                command.process.send_signal(signal.SIGINT)
+                time.sleep(0.5)
+            slow.sendall(BODIES[0][-1:])
+            slow.settimeout(20)
+            assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+        assert command.process.wait(30) == 0
 
 
 def test_a_checkpoint_swapped_under_load_fails_no_request(folders, expected, tmp_path):
