@@ -213,8 +213,11 @@ def _curve_svg(rows: tuple[MitigationRow, ...], utility: str, ink: Ink) -> bytes
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(ink.faint)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7, frameon=False, labelcolor=ink.text)
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        # Below the axes: mitigations lie anywhere on them.
+        style = {"fontsize": 7, "frameon": False, "labelcolor": ink.text}
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, **style)
     return svg(figure)
 
 
