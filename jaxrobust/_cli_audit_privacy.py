@@ -207,10 +207,7 @@ def privacy_plan(
         steps=steps or (1000 if small >= 16 else 400),
         # A face stays one in the mirror; a digit does not.
         flip=isinstance(run.experiment.data, experiments.FaceData),
-        optimisation=tuple(
-            inversion.TVInversion(total_variation=weight, steps=optimise_steps)
-            for weight in (0.001, 0.03, 0.3)
-        ),
+        optimisation=audits.priors(optimise_steps),
         num_optimised=optimise,
         mitigations=mitigations,
         far=far,

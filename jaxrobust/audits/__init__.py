@@ -41,7 +41,7 @@ from jaxrobust.audits.privacy_compare import (
     compare_privacy,
     privacy_comparison_markdown,
 )
-from jaxrobust.audits.privacy_config import PUBLISHED, PrivacyAudit
+from jaxrobust.audits.privacy_config import PUBLISHED, PrivacyAudit, priors
 from jaxrobust.audits.release import ReleaseReport, ThreatRow, release_of_classifier, release_of_faces
 from jaxrobust.audits.saliency import audit_classifier, audit_pairs
 from jaxrobust.audits.saliency_compare import (
@@ -100,6 +100,7 @@ __all__ = [
     "parse_protections",
     "parse_regions",
     "patch",
+    "priors",
     "privacy_comparison_markdown",
     "privacy_html",
     "region_pgd",
