@@ -104,14 +104,12 @@ def _of_export(export: Any, own: Neighbourhood | None) -> Served:
     else:
         found = [own]
     around, text = _sampled(found)
-    margin = card.get("experiment", {}).get("data", {}).get("margin")
     return Served(
         id=f"{card['name']}@{card['training']['checkpoint_step']}-{card['files'][PROGRAM][:_DIGITS]}",
         outputs_fn=jax.tree_util.Partial(_OfExport(export.logits_fn)),
         image_shape=export.image_shape,
         class_names=export.class_names,
         card=card,
-        margin=tuple(margin) if isinstance(margin, list) else margin,
         neighbourhood=around,
         neighbourhood_words=text,
     )

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxrobust import data
+from jaxrobust.data import _decode
 from jaxrobust.experiments.run import Run
 from jaxrobust.numerics.compile import jit
 
@@ -35,18 +36,20 @@ def predict(run: Run, paths: Sequence[str | os.PathLike], *, resize: bool = Fals
     Args:
         run: from `load_run`.
         paths: image files; grey and colour are converted to what the model takes, transparent ones refused.
-        resize: resize images of another size; otherwise they are refused.
+        resize: cut off the margin that the run's data cut off, and resize; otherwise images must be as the
+            model takes them.
 
     Raises:
         ValueError: naming the file that is missing, is no image, or is of another size.
     """
     height, width, channels = run.model.image_shape
     size = (height, width) if resize else None
+    margin = _decode.parse_margin(getattr(run.experiment.data, "margin", None)) if resize else None
     images = []
     for path in map(Path, paths):
         if not path.is_file():
             raise ValueError(f"There is no image {path}.")
-        image = data.decode_image(path, str(path), size, channels)
+        image = data.decode_image(path, str(path), size, channels, margin)
         if image.shape[:2] != (height, width):
             raise ValueError(
                 f"{path} is {image.shape[1]}x{image.shape[0]} pixels, the model takes {width}x{height}; "

@@ -20,11 +20,18 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         most = (self.limit_concurrency or 0) * _SHARE_OF_AN_ADDRESS
-        here = self.client and self.client[0]
-        if most and sum(bool(one.client) and one.client[0] == here for one in self.connections) > most:
+        here = [
+            one for one in self.connections if isinstance(one, Connection) and one.address == self.address
+        ]
+        if most and len(here) > most:
             transport.abort()
             return
         self._watch()
+
+    @property
+    def address(self) -> str | None:
+        """Where it comes from, without the port."""
+        return self.client[0] if self.client else None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

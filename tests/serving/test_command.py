@@ -17,6 +17,7 @@ from jaxrobust.training import Runtime
 from tests.serving.service_under_test import SMALL, digits, encode
 
 ONE = Runtime(num_devices=1)
+ONE_AT_A_TIME = serving.Settings(max_batch=1, stability_samples=1)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,20 @@ def test_answers_are_those_of_predict(folder, tmp_path):
         np.testing.assert_allclose(answer, list(one.distribution.values()), atol=1e-6)
 
 
+def test_a_margin_is_cut_off_by_predict_and_the_service(face_run, monkeypatch, tmp_path):
+    config = dataclasses.replace(face_run.experiment.data, margin=(0.2, 0.1, 0.15, 0.15))
+    run = dataclasses.replace(face_run, experiment=dataclasses.replace(face_run.experiment, data=config))
+    file = tmp_path / "face.png"
+    file.write_bytes(encode(np.random.default_rng(0).integers(0, 256, (100, 80), dtype=np.uint8)))
+    (cut,), (whole,) = (experiments.predict(one, [file], resize=True) for one in (run, face_run))
+    assert cut.distribution != pytest.approx(whole.distribution, abs=1e-5)
+    monkeypatch.setattr(experiments, "load_run", lambda path, which: run)
+    served = _cli_served.load(run.folder, threshold=0.3)
+    pixels = decode(file.read_bytes(), served.image_shape, SMALL, margin=served.margin)
+    ((answer, _),) = programs.load(served, ONE_AT_A_TIME).run("forward", [programs.row(pixels)])
+    np.testing.assert_allclose(answer, list(cut.distribution.values()), atol=1e-5)
+
+
 def test_a_run_says_who_it_is(folder):
     served = _cli_served.load(folder)
     assert served.id.startswith("plain@2-") and served.threshold is None
@@ -73,6 +88,9 @@ def test_a_run_says_who_it_is(folder):
     assert served.card["training"]["finished"] and served.card["data"]["name"] == "digits"
     assert "No accuracy was measured" in " ".join(served.card["limits"])
     json.dumps(served.card, allow_nan=False)
+    blown_up = dataclasses.replace(load_run(folder), validation={"loss": float("nan"), "accuracy": 0.1})
+    found = _cli_served._card_of(blown_up, None)
+    assert found["training"]["validation"] == {"loss": None, "accuracy": 0.1}
     assert _cli_served.load(folder).id == served.id
     given = _cli_served.load(folder, stability="rotation_translation(max_angle=10, max_shift=1)")
     assert given.neighbourhood == RotationTranslation(max_angle=10, max_shift=1)
