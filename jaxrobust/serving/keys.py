@@ -36,8 +36,8 @@ def read_keys(path: str | os.PathLike) -> Keys:
     """Reads a file with one key a line; `KEY admin` may reload the model. `#` begins a comment line.
 
     Raises:
-        ValueError: for a file without keys, a key that is short enough to guess, a word that is not `admin`;
-            the message names the line and not the key.
+        ValueError: for a file without keys, a key that is short enough to guess or not ASCII, a word that is
+            not `admin`; the message names the line and not the key.
         OSError: where the file cannot be read.
     """
     found = []
@@ -49,6 +49,12 @@ def read_keys(path: str | os.PathLike) -> Keys:
             raise ValueError(
                 f"{path}, line {number}: a key has {len(words[0])} characters, expected >= {_LEAST}. Make "
                 "one: python -c 'import secrets; print(secrets.token_urlsafe())'."
+            )
+        # What a header cannot carry never matches; a mark of byte order is such a letter.
+        if not words[0].isascii() or not words[0].isprintable():
+            raise ValueError(
+                f"{path}, line {number}: a key has letters that are not ASCII, which no header carries. Take "
+                "others; if you see none, save the file as UTF-8 without a byte order mark."
             )
         if words[1:] not in ([], [ADMIN]):
             raise ValueError(f"{path}, line {number}: expected KEY or `KEY {ADMIN}`; names go into comments.")

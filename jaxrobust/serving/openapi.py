@@ -111,15 +111,14 @@ def _of_faces(served: Served) -> dict[str, Any]:
     return {
         **_operation(
             "post", "/v1/verify", "verify",
-            f"Whether two faces are one person's: the cosine of their embeddings, at least "
-            f"{served.threshold:g}.",
+            "Whether two faces are one person's: the cosine of their embeddings, at least the threshold.",
             "Verification", body=_form(pair),
         ),
         **_operation(
             "post", "/v1/identify", "identify",
             "Who of the gallery a face is, if anybody: the person with the nearest image, if that is near "
             "enough. 409 where nobody is enrolled.",
-            "Identification", parameters=[_top(len(served.gallery) or 1)], body=_one_image(),
+            "Identification", parameters=[_top(None)], body=_one_image(),
             problems=(400, 408, 409, 413, 415, 422, 429, 503),
         ),
     }  # fmt: skip
@@ -227,9 +226,10 @@ def _number(name: str, words: str, most: float) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": words, "schema": schema}
 
 
-def _top(most: int) -> dict[str, Any]:
+def _top(most: int | None) -> dict[str, Any]:
     schema = {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": 5}
-    words = f"How many to name, the likeliest first; there are {most}."
+    # This document is read without a key: how many are enrolled stays out of it.
+    words = "How many to name, the likeliest first" + ("." if most is None else f"; there are {most}.")
     return {"name": "top", "in": "query", "description": words, "schema": schema}
 
 

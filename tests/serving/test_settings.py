@@ -97,6 +97,8 @@ def test_every_key_is_compared_whole(key_file, monkeypatch):
         ("", "has no keys"),
         ("# nothing\n", "has no keys"),
         ("short\n", "line 1: a key has 5 characters"),
+        (f"\ufeff{KEY}\n", "line 1: a key has letters that are not ASCII"),
+        (f"{KEY}\n{'ä' * 20}\n", "line 2: a key has letters that are not ASCII"),
         (f"{KEY}\n{ADMIN} root\n", "line 2: expected KEY or `KEY admin`"),
     ],
 )
