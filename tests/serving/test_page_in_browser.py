@@ -3,6 +3,7 @@
 Needs Debian's `chromium`; its driver is playwright's, which brings its own.
 """
 
+import re
 import shutil
 import urllib.parse
 from pathlib import Path
@@ -228,6 +229,47 @@ def test_nothing_is_cut_off_and_text_has_contrast(server, open_page, files, widt
     if width < 400:
         answer, controls = (page.locator(f".{one}").bounding_box()["y"] for one in ("answer", "controls"))
         assert answer < controls, "On a phone the answer stands above the sliders."
+        page.evaluate("document.getElementById('down').scrollIntoView({ block: 'end' })")
+        image, slider = (page.locator(f"#{one}").bounding_box() for one in ("view", "angle"))
+        assert image["y"] >= 0 and image["y"] + image["height"] <= slider["y"], "And the image is in sight."
+
+
+def test_an_answer_about_what_is_not_shown_any_more_is_not_told(server, open_page, files):
+    page = open_page(server.address)
+    choose(page, files / "0.png")
+    page.evaluate(
+        """() => {
+            const honest = window.fetch;
+            window.fetch = async (path, options) => {
+                const slow = String(path).includes("stability");
+                if (slow) await new Promise((go) => { window.go = go; });
+                const response = await honest(path, options);
+                if (slow) setTimeout(() => { window.told = true; }, 100);
+                return response;
+            };
+        }"""
+    )
+    for change in (lambda: page.keyboard.press("ArrowRight"), lambda: choose(page, files / "1.png")):
+        page.click("#stability")
+        page.wait_for_function("() => !!window.go")
+        page.focus("#angle")
+        change()
+        page.evaluate("() => { window.told = false; window.go(); window.go = null; }")
+        page.wait_for_function("() => window.told && !document.getElementById('stability').disabled")
+        assert page.inner_text("#stable") == ""
+
+
+def test_the_heat_map_is_told_in_words(server, open_page, files):
+    page = open_page(server.address)
+    choose(page, files / "0.png")
+    page.check("#heat-on")
+    page.wait_for_selector("#heat:not([hidden])")
+    name = page.inner_text("#best")
+    place = "(at the|in the middle|nowhere)"
+    assert re.match(
+        f"Heat map: most for {name} {place}.*, most against it {place}",
+        page.get_attribute("#heat", "aria-label"),
+    )
 
 
 def test_a_locked_service_asks_for_its_key(folder, open_page, files, tmp_path):

@@ -14,6 +14,7 @@ const state = {
   asking: false,
   again: false,
   number: 0,
+  chosen: 0,
 };
 
 class Refused extends Error {
@@ -81,8 +82,9 @@ async function meet() {
 
 async function choose(file) {
   if (!file) return;
+  const chosen = ++state.chosen;
   if (!state.model) await meet();
-  if (!state.model) return;
+  if (!state.model || chosen !== state.chosen) return; // a later one was chosen meanwhile
   Object.assign(state, { original: file, prepared: null, rest: null });
   rest();
   at("status").textContent = "Looking at the image.";
@@ -106,6 +108,7 @@ function query(more = {}) {
 
 // One question at a time; what was moved meanwhile is asked after it.
 async function look() {
+  if (!state.original) return;
   if (state.asking) {
     state.again = true;
     return;
@@ -115,7 +118,7 @@ async function look() {
     do {
       state.again = false;
       await lookOnce();
-    } while (state.again);
+    } while (state.again && state.original);
   } finally {
     state.asking = false;
   }
@@ -124,13 +127,17 @@ async function look() {
 async function lookOnce() {
   const number = ++state.number;
   const original = state.original;
+  const prepared = state.prepared;
   const heat = at("heat-on").checked;
   const explained = heat && at("heat-class").value !== "" ? { class: at("heat-class").value } : {};
   const path = `v1/${heat ? "explain" : "recognise"}?${query({ view: 1, ...explained })}`;
   try {
-    const answer = await post(path, state.prepared || original);
+    const answer = await post(path, prepared || original);
     if (original !== state.original) return; // another image was chosen meanwhile
-    if (answer.model !== state.model.model) await meet(); // another model was loaded
+    if (answer.model !== state.model.model) {
+      await meet(); // another model was loaded
+      if (original !== state.original) return;
+    }
     say(null);
     if (!state.prepared) {
       state.prepared = blob(answer.view);
@@ -230,14 +237,32 @@ function heat(explained) {
     picture.data.set([...colour, Math.round(200 * Math.abs(value))], 4 * index);
   });
   canvas.getContext("2d").putImageData(picture, 0, 0);
+  canvas.setAttribute("aria-label", `Heat map: most for ${explained.name} ${most(map, 1)}, most against it ${most(map, -1)}.`);
+}
+
+// Where a map is largest, in words.
+function most(map, sign) {
+  let [best, row, column] = [0, -1, -1];
+  map.forEach((line, y) => line.forEach((value, x) => {
+    if (sign * value > best) [best, row, column] = [sign * value, y, x];
+  }));
+  if (row < 0) return "nowhere";
+  const third = (place, size) => Math.floor((3 * (place + 0.5)) / size);
+  const [down, right] = [third(row, map.length), third(column, map[0].length)];
+  if (down === 1 && right === 1) return "in the middle";
+  const words = [["at the top", "", "at the bottom"][down], ["left", "", "right"][right]].filter(Boolean);
+  return down === 1 ? `at the ${words[0]}` : words.join(" ");
 }
 
 async function lookAround() {
   if (!state.prepared) return;
   at("stability").disabled = true;
   at("stable").textContent = "Trying …";
+  const [original, pose] = [state.original, String(query())];
+  const stale = () => original !== state.original || pose !== String(query());
   try {
     const { stability, name } = await post(`v1/recognise?${query({ stability: 1 })}`, state.prepared);
+    if (stale()) return; // it is of what is not shown any more
     const others = stability.classes.filter((one) => one.name !== name);
     const became = others.map((one) => `${one.name} (${one.count})`).join(", ");
     at("stable").textContent =
@@ -247,8 +272,9 @@ async function lookAround() {
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     at("stable").textContent = "";
-    say(error);
+    if (!stale()) say(error);
   } finally {
+    if (stale()) at("stable").textContent = "";
     at("stability").disabled = false;
   }
 }
