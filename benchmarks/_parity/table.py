@@ -68,7 +68,8 @@ def _case_rows(root: Path, problem: store.Problem, name: str, verdicts: list[dic
 
 def _wanted(case: cases.Case, dataset: str) -> dict[str, Any]:
     return {
-        "settings": case.budget(dataset),
+        # As a record has them, whose tuples have become lists.
+        "settings": json.loads(json.dumps(case.budget(dataset))),
         "eps": case.eps(dataset),
         "num_images": case.count(dataset),
         "seeds": case.seeds,
