@@ -78,12 +78,11 @@ audit.add_command(_cli_audit_all.everything)
 @click.option(
     "--target",
     type=click.Choice(["label", "predicted"]),
-    default="label",
-    show_default=True,
-    help="Classes: label leaves out images that are wrong from the start; predicted asks about all.",
+    help="Classes: label (the default) leaves out images that are wrong from the start; predicted asks about "
+    "all.",
 )
 @click.option("--eps", type=float, help="Radius of attacks in the run's ball, in pixels of [0, 1].")
-@click.option("--far", type=float, default=0.01, show_default=True, help="Faces: that thresholds shall have.")
+@click.option("--far", type=float, help="Faces: that thresholds shall have; default 0.01.")
 @click.option(
     "--explained",
     type=click.Path(path_type=Path),

@@ -99,7 +99,13 @@ def everything(
     saliency_audit, layers = _saliency_plan(first, batch_size, num_draws, seed)
     with common.progress() as tell:
         looked = _cli_saliency.audit_runs(
-            every, saliency_audit, layers, num=num_saliency, far=far, progress_fn=tell, **shared
+            every,
+            saliency_audit,
+            layers,
+            num=num_saliency,
+            far=far if faces else None,
+            progress_fn=tell,
+            **shared,
         )
     common.say("What its features give away.")
     with common.progress() as tell:

@@ -17,10 +17,10 @@ def audit_runs(
     pairs: Path | None = None,
     data_dir: Path | None = None,
     num: int = 100,
-    target: str = "label",
+    target: str | None = None,
     randomise: bool = True,
     explained: Sequence[Any] = (),
-    far: float = 0.01,
+    far: float | None = None,
     name: str | None = None,
     progress_fn: Callable[[str, int, int], None] | None = None,
     log_fn: Callable[[str], None] = lambda text: None,
@@ -33,10 +33,10 @@ def audit_runs(
         layers: by name of each map of Grad-CAM, where the net is cut; None for its last tap.
         dataset, pairs, data_dir: as in `evaluate_run` and `evaluate_faces`.
         num: images, the first ones; of faces so many genuine and as many impostor pairs.
-        target: of classes, `label` or `predicted`.
+        target: of classes, `label` (None) or `predicted`.
         randomise: whether maps are compared with those of randomised layers.
         explained: other runs, one each, whose maps give the regions.
-        far: that thresholds are to have.
+        far: of faces, that thresholds are to have; None for 0.01.
         name: for the report; None for the folders'.
         progress_fn, log_fn: receive where it stands, and warnings.
 
@@ -64,11 +64,29 @@ def audit_runs(
         "progress_fn": progress_fn,
     }
     if isinstance(runs[0].experiment.data, experiments.FaceData):
+        if target is not None:
+            raise ValueError(f"--target {target} is for classes, and pairs have none. Leave it out.")
+        asked_far = 0.01 if far is None else far
         return _pairs(
-            runs, audit, layers, dataset, pairs, data_dir, num, randomise, explained, far, shared, log_fn
+            runs,
+            audit,
+            layers,
+            dataset,
+            pairs,
+            data_dir,
+            num,
+            randomise,
+            explained,
+            asked_far,
+            shared,
+            log_fn,
         )
     if len(runs) > 1 or pairs is not None:
         raise ValueError("Several runs and --pairs are for faces. Audit one classifier at a time.")
+    if far is not None:
+        raise ValueError(
+            f"--far {far:g} is of a threshold of faces, and a classifier has none. Leave it out."
+        )
     return _classes(
         runs[0], audit, layers, dataset, data_dir, num, target, randomise, explained, shared, log_fn
     )
@@ -129,7 +147,7 @@ def _classes(
     dataset: str | None,
     data_dir: Path | None,
     num: int,
-    target: str,
+    target: str | None,
     randomise: bool,
     explained: Sequence[Any],
     shared: Mapping[str, Any],
@@ -148,7 +166,7 @@ def _classes(
         audit,
         run.logits_fn,
         images,
-        labels if target == "label" else None,
+        None if target == "predicted" else labels,
         fill=experiments.mean_image(found.train.images),
         stages=cuts,
         explained=shown.logits_fn if explained else None,

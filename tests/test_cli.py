@@ -123,6 +123,8 @@ def test_a_run_is_audited_where_it_looks(finished, command, tmp_path):
     assert code == 1 and "Did you mean 'occlusion'" in err
     code, _, err = command("audit", "saliency", finished, finished)
     assert code == 1 and "one classifier at a time" in err
+    code, _, err = command("audit", "saliency", finished, "--far=0.1")
+    assert code == 1 and "--far 0.1 is of a threshold of faces" in err
 
 
 def test_export_takes_its_accuracy_from_a_report(finished, command, tmp_path):

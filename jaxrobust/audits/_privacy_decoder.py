@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrobust.audits._privacy_inputs import Side, features_shape
+from jaxrobust.audits._privacy_inputs import Side, digest_of_images, features_shape
 from jaxrobust.audits.privacy_config import PrivacyAudit
 from jaxrobust.data import Augment, BatchSizes, ImageSet, ResidentFeed, Split
 from jaxrobust.evaluation._provenance import describe
 from jaxrobust.inversion import FeaturesFn
 from jaxrobust.models import Decoder, build, decode
+from jaxrobust.numerics import callables
 from jaxrobust.objectives import Inversion
 from jaxrobust.training import Checkpoints, Cosine, OptimizerConfig, Runtime, Wrapper, fit
 
@@ -106,6 +107,9 @@ def train_decoder(
         "flip": audit.flip,
         "seed": seed,
     }
+    if objective.perceptual_fn is not None:
+        arrays = callables.split(objective.perceptual_fn, "perceptual_fn")[1]
+        settings["perceptual"] = digest_of_images(*map(np.asarray, arrays))
     checkpoints = None
     if bench.folder is not None:
         every = max(audit.steps // _PARTS, 1)

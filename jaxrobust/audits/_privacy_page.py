@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from jaxrobust.audits._privacy_report import Case, MitigationRow, PrivacyReport, number
-from jaxrobust.evaluation import Band, Estimate
+from jaxrobust.evaluation import Band, Estimate, _pages
 from jaxrobust.evaluation._figures import DARK, LIGHT, Ink, svg
 from jaxrobust.evaluation._pictures import data_uri, png_uri, to_rgb
 
@@ -75,7 +74,7 @@ def write_privacy_report(
     )
     found = {"title": title, "command": command, "given": dict(facts or {}), **report.to_json()}
     paths.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    paths.markdown.write_text(f"# {title}\n\n{report.summary()}\n", encoding="utf-8")
+    paths.markdown.write_text(_pages.with_command(title, command, report.summary()), encoding="utf-8")
     arrays: dict[str, Any] = report.draws()
     np.savez_compressed(paths.draws, **arrays)
     page = privacy_html(report, title=title, command=command, facts=facts, pictures=pictures)
@@ -92,22 +91,13 @@ def privacy_html(
     pictures: bool = True,
 ) -> str:
     """The page as text; see `write_privacy_report`."""
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [
-                jinja2.PackageLoader("jaxrobust.audits", "templates"),
-                jinja2.PackageLoader("jaxrobust.evaluation", "templates"),
-            ]
-        ),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    environment = _pages.environment(
+        "jaxrobust.audits",
+        share=lambda value: cell(value, 100, 1),
+        number=lambda value: cell(value, 1, 3),
+        decibels=lambda value: cell(value, 1, 1),
+        plain=number,
     )
-    environment.filters.update(
-        share=lambda value: cell(value, 100, 1), number=lambda value: cell(value, 1, 3),
-        decibels=lambda value: cell(value, 1, 1), plain=number,
-    )  # fmt: skip
     first = next(iter(report.attacks.values()))
     strips: dict[str, list[dict[str, Any]]] = {}
     for case in report.cases if pictures else ():

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
-
 from jaxrobust.audits._privacy_page import cell, mitigation_curve, strip_of
 from jaxrobust.audits._saliency_page import shown
 from jaxrobust.audits.release import ReleaseReport
+from jaxrobust.evaluation import _pages
 
 
 class ReleasePaths(NamedTuple):
@@ -39,7 +38,7 @@ def write_release_report(
     paths = ReleasePaths(folder / "release.html", folder / "release.json", folder / "release.md")
     found = {"title": title, "command": command, **report.to_json()}
     paths.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    paths.markdown.write_text(f"# {title}\n\n{report.summary()}\n", encoding="utf-8")
+    paths.markdown.write_text(_pages.with_command(title, command, report.summary()), encoding="utf-8")
     page = release_html(report, title=title, command=command, pictures=pictures)
     paths.html.write_text(page, encoding="utf-8")
     return paths
@@ -47,19 +46,7 @@ def write_release_report(
 
 def release_html(report: ReleaseReport, *, title: str, command: str = "", pictures: bool = True) -> str:
     """The page as text; see `write_release_report`."""
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [
-                jinja2.PackageLoader("jaxrobust.audits", "templates"),
-                jinja2.PackageLoader("jaxrobust.evaluation", "templates"),
-            ]
-        ),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["share"] = cell
+    environment = _pages.environment("jaxrobust.audits", share=cell)
     rows = [row for row in report.saliency.rows if (row.region, row.perturbation) == report.saliency.headline]
     worst = [case for case in report.saliency.cases if case.kind == "worst"]
     strips = [case for case in report.privacy.cases if case.attack == report.privacy.headline]

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from jaxrobust.audits._saliency_report import WORST_MAP, Case, SaliencyReport
-from jaxrobust.evaluation import Estimate
+from jaxrobust.evaluation import Estimate, _pages
 from jaxrobust.evaluation._figures import DARK, LIGHT, Ink, svg
 from jaxrobust.evaluation._pictures import data_uri, png_uri, to_rgb
 
@@ -58,7 +57,7 @@ def write_saliency_report(
     )
     found = {"title": title, "command": command, "given": dict(facts or {}), **report.to_json()}
     paths.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    paths.markdown.write_text(f"# {title}\n\n{report.summary()}\n", encoding="utf-8")
+    paths.markdown.write_text(_pages.with_command(title, command, report.summary()), encoding="utf-8")
     arrays: dict[str, Any] = dict(report.flags)
     np.savez_compressed(paths.flags, **arrays)
     page = saliency_html(report, title=title, command=command, facts=facts, pictures=pictures)
@@ -75,19 +74,7 @@ def saliency_html(
     pictures: bool = True,
 ) -> str:
     """The page as text; see `write_saliency_report`."""
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [
-                jinja2.PackageLoader("jaxrobust.audits", "templates"),
-                jinja2.PackageLoader("jaxrobust.evaluation", "templates"),
-            ]
-        ),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(share=_share, number=_number)
+    environment = _pages.environment("jaxrobust.audits", share=_share, number=_number)
     controls = list(report.rows[0].controls)
     first = report.maps[0]
     return environment.get_template("saliency.html").render(

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 
-from jaxrobust.evaluation import _figures, _pictures, _provenance
+from jaxrobust.evaluation import _figures, _pages, _pictures, _provenance
 from jaxrobust.evaluation._types import CLEAN, WORST, Level, Report
 from jaxrobust.evaluation.breakage import breakage
 
@@ -139,14 +138,7 @@ def html(
     notes: Sequence[str] = (),
 ) -> str:
     """The page as text; see `write_report`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxrobust.evaluation", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(percent=_percent, number=_number)
+    environment = _pages.environment(percent=_percent, number=_number)
     first = reports[0].meta
     return environment.get_template("report.html").render(
         title=title,

@@ -69,6 +69,20 @@ def test_a_classifier_has_one_page(digits_run, command):
 
 
 @pytest.mark.slow
+def test_the_model_of_the_demonstration_has_one_page(tmp_path, command):
+    code, _, err = command(
+        "train", "digits_srt", "--run-dir", tmp_path / "srt", "--no-progress", "--devices=1"
+    )
+    assert code == 0, err
+    code, _, err = command("audit", "all", tmp_path / "srt")
+    assert code == 0, err
+    said = json.loads((tmp_path / "srt" / "release" / "release.json").read_text(encoding="utf-8"))
+    assert set(said["headlines"]) >= {"Clean", "Robust", "Where it looks", "What features give away"}
+    assert said["clean"]["accuracy"]["value"] > 0.6
+    assert said["meta"]["seconds"] > 0
+
+
+@pytest.mark.slow
 def test_faces_have_one_page_without_anybody_on_it(tmp_path, command):
     experiment = dataclasses.replace(
         experiments.get("face_orl_clean"),

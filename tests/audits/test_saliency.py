@@ -605,6 +605,7 @@ def test_the_report_is_written_whole(tmp_path, found):
     said = json.loads(paths.json.read_text())
     assert said["verdict"]["sensitivity"] == found.verdict.sensitivity
     assert found.verdict.sentence in paths.markdown.read_text()
+    assert "```\nagain\n```" in paths.markdown.read_text()
     with np.load(paths.flags) as flags:
         np.testing.assert_array_equal(flags["right"], found.flags["right"])
 
