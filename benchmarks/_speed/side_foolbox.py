@@ -50,5 +50,6 @@ ATTACKS = {
     "pointwise": ("PointwiseAttack", _pointwise),
     "rand_adv": parity.ATTACKS["spatial_random"],
     "grid_adv": parity.ATTACKS["spatial_grid"],
+    "grid_first": parity.ATTACKS["spatial_grid"],
     "pgd_plus": ("LinfPGD, SpatialAttack", _pgd_plus),
 }

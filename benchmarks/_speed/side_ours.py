@@ -1,5 +1,6 @@
 """This library, through its public API, on its own model."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -118,6 +119,10 @@ def _pointwise(eps: float, b: dict[str, Any]) -> Any:
     return attacks.PointWise(neighbourhood=ball, starts=b["starts"], bisections=b["bisections"])
 
 
+def _grid_first(eps: float, b: dict[str, Any]) -> Any:
+    return dataclasses.replace(parity._grid(eps, b), stop_at_success=True)
+
+
 def _pgd_plus(eps: float, b: dict[str, Any]) -> Any:
     pgd = attacks.PGD(
         neighbourhood=LInf(eps=b["pixel_eps"]),
@@ -140,5 +145,6 @@ ATTACKS = {
     "autoattack": parity.ATTACKS["autoattack"],
     "rand_adv": parity.ATTACKS["spatial_random"],
     "grid_adv": parity.ATTACKS["spatial_grid"],
+    "grid_first": ("GridSearch", _grid_first),
     "pgd_plus": ("PGD, GridSearch", _pgd_plus),
 }

@@ -183,10 +183,32 @@ def _rand_adv(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tenso
 
 def _grid_adv(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
     del eps
+    return _worst(victim, _grid(budget))
+
+
+def _grid_first(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
+    """Of each image the first pose that fools; it leaves the batch then. The image itself where none does."""
+    del eps
+    with torch.inference_mode():
+        found, left = victim.x.clone(), torch.arange(len(victim.x))
+        x, y = victim.x, victim.y
+        for angle, shift in _grid(budget):
+            images = _moved(x, angle, shift)
+            fooled = victim.net(images).argmax(1) != y
+            if fooled.any():
+                found[left[fooled]] = images[fooled]
+                left, x, y = left[~fooled], x[~fooled], y[~fooled]
+                if not len(left):
+                    break
+        return found
+
+
+def _grid(budget: dict[str, Any]) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    """`angle [1]` and `shift [1, 2]` of each pose."""
     shifts = torch.linspace(-budget["shift"], budget["shift"], budget["shifts"])
     angles = torch.linspace(-budget["angle"], budget["angle"], budget["angles"])
     poses = torch.cartesian_prod(shifts, shifts, angles)
-    return _worst(victim, ((pose[2:], pose[None, :2]) for pose in poses))
+    return ((pose[2:], pose[None, :2]) for pose in poses)
 
 
 def _pgd_plus(victim: Victim, eps: float, budget: dict[str, Any]) -> torch.Tensor:
@@ -209,5 +231,6 @@ ATTACKS = {
     "ddn": ("eager", _ddn),
     "rand_adv": ("eager", _rand_adv),
     "grid_adv": ("eager", _grid_adv),
+    "grid_first": ("eager", _grid_first),
     "pgd_plus": ("eager", _pgd_plus),
 }

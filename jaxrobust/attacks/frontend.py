@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import _validate
+from jaxrobust.attacks._blocks import by_blocks
 from jaxrobust.attacks._callable import Structure, merge, split
 from jaxrobust.attacks._checks import goals, reads_mask
 from jaxrobust.attacks._inputs import (
@@ -179,7 +180,7 @@ def _references(
 
 
 def _embed(structure: Structure, arrays: list[PyTree], images: Array) -> Array:
-    return merge(structure, arrays)(images)
+    return by_blocks(merge(structure, arrays), images)
 
 
 @functools.cache
@@ -225,7 +226,7 @@ def _run(
 ) -> AttackResult:
     """What is compiled: parameters, constants and rows are arguments; what comes before them is static."""
     model_fn = merge(structure, arrays)
-    return attack(keys, lambda images, ex: criterion_fn(model_fn(images), ex, constants), example)
+    return attack(keys, lambda images, ex: criterion_fn(by_blocks(model_fn, images), ex, constants), example)
 
 
 @functools.cache

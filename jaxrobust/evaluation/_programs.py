@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.attacks._blocks import by_blocks
 from jaxrobust.attacks._rows import fold_rows
 from jaxrobust.data import to_float
 from jaxrobust.data.feed import PixelsT
@@ -19,12 +20,16 @@ from jaxrobust.evaluation import _sharding
 from jaxrobust.types import Example
 
 
+def _logits(apply_fn, params, stats, images):
+    return by_blocks(lambda x: apply_fn(params, stats, x, train=False)[0].logits, images)
+
+
 def _attack(apply_fn, attack, shared, rows):
     params, stats, factor, key, folds = shared
     index, images, targets = rows
 
     def score_fn(x, example):
-        return apply_fn(params, stats, x, train=False)[0].logits
+        return _logits(apply_fn, params, stats, x)
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     for at in range(folds.shape[0]):
@@ -39,7 +44,7 @@ def _attack(apply_fn, attack, shared, rows):
 
 def _predict(apply_fn, shared, images):
     params, stats = shared
-    logits = apply_fn(params, stats, images, train=False)[0].logits.astype(jnp.float32)
+    logits = _logits(apply_fn, params, stats, images).astype(jnp.float32)
     confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
     return logits, jnp.argmax(logits, axis=-1).astype(jnp.int32), confidence
 

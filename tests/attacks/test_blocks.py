@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrobust.attacks import APGD, FAB, PGD, bpda, eot, exact_gradient
+import jaxrobust
+from jaxrobust.attacks import APGD, FAB, PGD, RandomSearch, bpda, eot, exact_gradient
 from jaxrobust.attacks._blocks import by_blocks, num_blocks
 from jaxrobust.neighbourhoods import L2, LInf
 from jaxrobust.numerics.losses import cross_entropy
@@ -52,6 +53,19 @@ def test_the_gradient_of_a_large_batch_is_that_of_its_rows():
     np.testing.assert_allclose(losses, whole[0], rtol=1e-5)
     np.testing.assert_allclose(gradients, whole[1], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(logits, score_fn(IMAGES, None), rtol=1e-5, atol=1e-6)
+
+
+def test_the_model_sees_blocks_also_where_no_gradient_is_taken():
+    seen = []
+
+    def logits_fn(images):
+        seen.append(len(images))
+        return score_fn(images, None)
+
+    attack = RandomSearch(neighbourhood=LInf(eps=0.1), num=3, chunk=2)
+    jaxrobust.attack(attack, logits_fn, IMAGES, LABELS, key=jax.random.key(0))
+    # The whole batch is seen once, when the model's answer is checked; 192 candidates at a time are scored.
+    assert set(seen) == {96, 32}
 
 
 @pytest.mark.parametrize(
