@@ -22,7 +22,11 @@ from jaxrobust._cli_audit_privacy import mitigations_of, privacy_plan
     "--num", type=int, default=500, show_default=True, help="Test images, or pairs of a kind, attacked."
 )
 @click.option(
-    "--num-saliency", type=int, default=100, show_default=True, help="Images, or pairs, for heat maps."
+    "--num-saliency",
+    type=click.IntRange(min=2),
+    default=100,
+    show_default=True,
+    help="Images, or pairs, for heat maps.",
 )
 @click.option("--steps", type=int, help="Of each decoder's training, as `audit privacy`.")
 @click.option(

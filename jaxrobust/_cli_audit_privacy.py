@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from jaxrobust import _cli_common as common
 from jaxrobust import _cli_privacy
@@ -60,8 +59,20 @@ from jaxrobust import _cli_privacy
 @click.option(
     "--optimise-steps", type=int, default=300, show_default=True, help="Of inversion by optimisation."
 )
-@click.option("--num-attackers", type=int, default=5000, show_default=True, help="Classes: images at most.")
-@click.option("--num-victims", type=int, default=500, show_default=True, help="Classes: images at most.")
+@click.option(
+    "--num-attackers",
+    type=click.IntRange(min=2),
+    default=5000,
+    show_default=True,
+    help="Classes: images at most.",
+)
+@click.option(
+    "--num-victims",
+    type=click.IntRange(min=2),
+    default=500,
+    show_default=True,
+    help="Classes: images at most.",
+)
 @click.option(
     "--perceptual",
     type=click.Path(path_type=Path),
@@ -196,15 +207,15 @@ def privacy_plan(
     width: int = 32,
     optimise_steps: int = 300,
 ) -> Any:
-    """The audit that options ask for, with what follows from the run."""
+    """The audit that options ask for, with what follows from the run; a layer or what does not fit is refused."""
     from jaxrobust import audits, experiments, inversion
 
     small = min(run.model.image_shape[:2])
-    return audits.PrivacyAudit(
+    plan = audits.PrivacyAudit(
         threat=inversion.Features(layer=features, protections=protections),
         white_box=white_box,
         width=width,
-        steps=steps or (1000 if small >= 16 else 400),
+        steps=(1000 if small >= 16 else 400) if steps is None else steps,
         # A face stays one in the mirror; a digit does not.
         flip=isinstance(run.experiment.data, experiments.FaceData),
         optimisation=audits.priors(optimise_steps),
@@ -217,6 +228,13 @@ def privacy_plan(
         num_draws=num_draws,
         seeds=seeds,
     )
+    for extra in ((), *mitigations.values()):
+        behind = (*protections, *extra)
+        # What is fitted needs images, which are not there yet.
+        if not any(one.fitted for one in behind):
+            threat = inversion.Features(layer=features, protections=behind)
+            inversion.victim_features(threat, run.model, run.params, run.stats)
+    return plan
 
 
 def mitigations_of(text: str | None, layer: str, run: Any) -> dict[str, Any]:
@@ -227,12 +245,12 @@ def mitigations_of(text: str | None, layer: str, run: Any) -> dict[str, Any]:
     if text is None or not text.strip():
         return {}
     if text.strip() == "default":
-        return audits.default_mitigations(layer, _size(run, layer))
+        return audits.default_mitigations(layer, _shape(run, layer))
     return dict(audits.parse_protections(name) for name in split_names(text))
 
 
-def _size(run: Any, layer: str) -> int:
-    """How many numbers the layer has."""
+def _shape(run: Any, layer: str) -> tuple[int, ...]:
+    """The shape of an image's features there."""
     import jax
     import jax.numpy as jnp
 
@@ -240,4 +258,4 @@ def _size(run: Any, layer: str) -> int:
 
     fn = inversion.victim_features(inversion.Features(layer=layer), run.model, run.params, run.stats)
     found = jax.eval_shape(fn, jax.ShapeDtypeStruct((1, *run.model.image_shape), jnp.float32))
-    return int(np.prod(found.shape[1:]))
+    return tuple(found.shape[1:])

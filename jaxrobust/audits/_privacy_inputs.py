@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.data import Identities, Pairs, make_pairs, to_float
+from jaxrobust.evaluation.attackers import check_two_images
 from jaxrobust.inversion import publish
 from jaxrobust.numerics import callables
+from jaxrobust.numerics.fidelity import check_window
 
 _MOST = 100_000
 
@@ -156,10 +158,12 @@ def features_shape(features_fn: Any, image_shape: tuple[int, ...]) -> tuple[int,
     raise ValueError(f"Expected features of an image as a vector [d] or a map [h, w, c], got {list(found)}.")
 
 
-def check_fold(fold: Fold) -> None:
-    """Raises ValueError where a fold cannot be audited."""
+def check_fold(fold: Fold, window: int) -> None:
+    """Raises ValueError where a fold cannot be audited, or not with this window of the SSIM."""
     shape = fold.victims.images.shape[1:]
-    for what, side in (("attackers", fold.attackers), ("held-out attackers", fold.held_out)):
+    check_window(shape, window, 1.5)
+    sides = {"attackers": fold.attackers, "held-out attackers": fold.held_out, "victims": fold.victims}
+    for what, side in sides.items():
         if side.images.shape[1:] != shape:
             raise ValueError(
                 f"The {what} have images {list(side.images.shape[1:])}, the victims {list(shape)}. Bring "
@@ -177,3 +181,4 @@ def check_fold(fold: Fold) -> None:
             "A held-out attacker has one image: whether the attack works is seen by two of each. Leave such "
             "people out, or add images."
         )
+    check_two_images(fold.victims.identity)

@@ -60,18 +60,23 @@ class Attacked(NamedTuple):
     chosen: float
 
 
-def published(audit: PrivacyAudit, fold: Fold, extra: Sequence[Protection] = ()) -> Published:
-    """Features behind the threat's protections and these; fitted ones are fitted to the attacker's images."""
+def protected_features(audit: PrivacyAudit, fold: Fold, extra: Sequence[Protection] = ()) -> FeaturesFn:
+    """The model behind the threat's protections and these; fitted ones are fitted to the attacker's images."""
     protections = (*audit.threat.protections, *extra)
     needs = any(one.fitted for one in protections)
     own = fold.attackers
-    features_fn = protected(
+    return protected(
         fold.fn,
         protections,
         (audit.batch_rows, *own.images.shape[1:]),
         fitted_to=own.at(fitting_rows(audit, own)).pixels if needs else None,
         batch_size=audit.batch_rows,
     )
+
+
+def published(audit: PrivacyAudit, fold: Fold, extra: Sequence[Protection] = ()) -> Published:
+    """What is published of victims and of held-out attackers behind these protections."""
+    features_fn = protected_features(audit, fold, extra)
     key = jax.random.fold_in(jax.random.key(audit.seed), fold.number)
     victims, held_out = (
         publish(features_fn, side.pixels, key=key, batch_size=audit.batch_rows)

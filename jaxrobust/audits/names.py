@@ -132,15 +132,19 @@ def parse_protections(text: str) -> tuple[str, tuple[Protection, ...]]:
     return text.strip(), tuple(found)
 
 
-def default_mitigations(layer: str, size: int) -> dict[str, tuple[Protection, ...]]:
-    """What is tried where nothing else is asked for: of `size` numbers fewer, coarser and noisier ones.
+def default_mitigations(layer: str, shape: tuple[int, ...]) -> dict[str, tuple[Protection, ...]]:
+    """What is tried where nothing else is asked for: fewer, coarser and noisier numbers.
 
-    Logits are cut to the largest instead of the first.
+    Of an image's features, whose `shape` is `(d,)` for a vector. Logits are cut to the largest instead of the
+    first; the numbers of a map `(h, w, c)` have no order to cut.
 
-    >>> ", ".join(default_mitigations("logits", 10))
+    >>> ", ".join(default_mitigations("logits", (10,)))
     'top_k:keep=3, top_k:keep=2, quantised:bits=4, quantised:bits=1, noisy:ratio=0.5, noisy:ratio=1'
+    >>> ", ".join(default_mitigations("conv4", (4, 4, 32)))
+    'quantised:bits=4, quantised:bits=1, noisy:ratio=0.5, noisy:ratio=1'
     """
     kept = "top_k" if layer == LOGITS else "truncated"
+    size = shape[0] if len(shape) == 1 else 0
     sizes = (3, 2) if layer == LOGITS else (size // 2, size // 8)
     names = [f"{kept}:keep={keep}" for keep in dict.fromkeys(sizes) if 0 < keep < size]
     names += ["quantised:bits=4", "quantised:bits=1", "noisy:ratio=0.5", "noisy:ratio=1"]

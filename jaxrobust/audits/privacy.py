@@ -26,7 +26,7 @@ from jaxrobust.audits._privacy_inputs import (
     side_of,
     side_of_images,
 )
-from jaxrobust.audits._privacy_measure import attack, critics_of, measured, published
+from jaxrobust.audits._privacy_measure import attack, critics_of, measured, protected_features, published
 from jaxrobust.audits._privacy_report import (
     DECODER,
     JUDGE,
@@ -184,8 +184,8 @@ def audit_classifier_privacy(
         side_of_images(*given, what)
         for given, what in ((attackers, "attackers"), (held_out, "held-out attackers"), (victims, "victims"))
     ]
-    for side, what in zip(sides[:2], ("attackers", "held-out attackers"), strict=True):
-        if side.images.shape[1:] == sides[2].images.shape[1:]:
+    for side, what in zip(sides, ("attackers", "held-out attackers", "victims"), strict=True):
+        if side is not sides[2] and side.images.shape[1:] == sides[2].images.shape[1:]:
             check_images_apart(side.images, sides[2].images)
         if side.identity.min() < 0 or side.identity.max() >= num_classes:
             raise ValueError(
@@ -228,7 +228,10 @@ def _report(
             f"perceptual_weight={audit.perceptual_weight} needs perceptual_fn, a distance by another network."
         )
     for fold in folds:
-        check_fold(fold)
+        check_fold(fold, audit.window)
+        # What does not fit is refused here, and not after the decoders that come before it.
+        for extra in audit.mitigations.values():
+            protected_features(audit, fold, extra)
     attacked: dict[str, list[AttackedFold]] = {}
     candidates: list[CandidateRow] = []
     subjects, warnings = [], list(form.warnings)

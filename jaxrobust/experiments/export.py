@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 
 from jaxrobust.experiments import _card, _card_page, _program
 from jaxrobust.experiments._files import write_text
+from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.experiments.judge import evaluate_run
 from jaxrobust.experiments.run import Run
 from jaxrobust.models import Precision
@@ -93,8 +94,8 @@ def export_run(
         The `Export`, read back.
 
     Raises:
-        ValueError: for a folder that is in use, a random model, a report of another model or checkpoint, or
-            as in `evaluate_run`.
+        ValueError: for a run of faces, a folder that is in use, a random model, a report of another model or
+            checkpoint, or as in `evaluate_run`.
     """
     folder = Path(out_dir).absolute()
     _check(run, folder, force)
@@ -126,6 +127,12 @@ def export_run(
 
 def _check(run: Run, folder: Path, force: bool) -> None:
     """Refuses what cannot be exported, before anything is compiled."""
+    if isinstance(run.experiment.data, FaceData):
+        raise ValueError(
+            f"{run.folder} compares faces; an export is a program images -> logits of a classifier, whose "
+            "card names its classes, here the people it was trained on. Serve the run: jaxrobust serve "
+            f"{run.folder}."
+        )
     if run.model.random:
         raise ValueError(
             "Expected a model that draws nothing in eval mode, got one with random=True: its logits depend "

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxrobust import data
-from jaxrobust.data import _decode
+from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.experiments.run import Run
 from jaxrobust.numerics.compile import jit
 
@@ -36,20 +36,23 @@ def predict(run: Run, paths: Sequence[str | os.PathLike], *, resize: bool = Fals
     Args:
         run: from `load_run`.
         paths: image files; grey and colour are converted to what the model takes, transparent ones refused.
-        resize: cut off the margin that the run's data cut off, and resize; otherwise images must be as the
-            model takes them.
+        resize: to what the model takes; otherwise images must be of that size.
 
     Raises:
-        ValueError: naming the file that is missing, is no image, or is of another size.
+        ValueError: for a run of faces, and naming the file that is missing, no image, or of another size.
     """
+    if isinstance(run.experiment.data, FaceData):
+        raise ValueError(
+            f"{run.folder} compares faces: its classes are the people it was trained on, who are nobody's "
+            f"answer. Compare two images or look for one in a gallery: jaxrobust serve {run.folder}."
+        )
     height, width, channels = run.model.image_shape
     size = (height, width) if resize else None
-    margin = _decode.parse_margin(getattr(run.experiment.data, "margin", None)) if resize else None
     images = []
     for path in map(Path, paths):
         if not path.is_file():
             raise ValueError(f"There is no image {path}.")
-        image = data.decode_image(path, str(path), size, channels, margin)
+        image = data.decode_image(path, str(path), size, channels)
         if image.shape[:2] != (height, width):
             raise ValueError(
                 f"{path} is {image.shape[1]}x{image.shape[0]} pixels, the model takes {width}x{height}; "

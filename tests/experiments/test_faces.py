@@ -145,6 +145,11 @@ def test_what_cannot_be_asked_is_refused(gated, tmp_path):
         experiments.evaluate_faces([run], attacks=["pgd:target=least_likely"])
     with pytest.raises(ValueError, match="--task verification"):
         experiments.evaluate_run(run)
+    with pytest.raises(ValueError, match="its classes are the people it was trained on"):
+        experiments.predict(run, [tmp_path / "face.png"])
+    with pytest.raises(ValueError, match="compares faces; an export is a program images -> logits"):
+        experiments.export_run(run, tmp_path / "released")
+    assert not (tmp_path / "released").exists()
     another = dataclasses.replace(experiment, data=dataclasses.replace(DATA, fold=1), num_steps=5)
     later = dataclasses.replace(run, experiment=another)
     with pytest.raises(ValueError, match="is another experiment than"):

@@ -9,6 +9,7 @@ import pytest
 
 from jaxrobust import _cli_served, experiments, serving
 from jaxrobust.cli import main
+from jaxrobust.data import load_identities
 from jaxrobust.experiments import load_run
 from jaxrobust.neighbourhoods import LInf, RotationTranslation
 from jaxrobust.serving import programs
@@ -17,7 +18,6 @@ from jaxrobust.training import Runtime
 from tests.serving.service_under_test import SMALL, digits, encode
 
 ONE = Runtime(num_devices=1)
-ONE_AT_A_TIME = serving.Settings(max_batch=1, stability_samples=1)
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +67,23 @@ def test_answers_are_those_of_predict(folder, tmp_path):
         np.testing.assert_allclose(answer, list(one.distribution.values()), atol=1e-6)
 
 
-def test_a_margin_is_cut_off_by_predict_and_the_service(face_run, monkeypatch, tmp_path):
-    config = dataclasses.replace(face_run.experiment.data, margin=(0.2, 0.1, 0.15, 0.15))
+def test_the_service_cuts_a_margin_off_as_training_does(face_run, monkeypatch, tmp_path):
+    margin = (0.2, 0.1, 0.15, 0.15)
+    config = dataclasses.replace(face_run.experiment.data, margin=margin)
     run = dataclasses.replace(face_run, experiment=dataclasses.replace(face_run.experiment, data=config))
-    file = tmp_path / "face.png"
-    file.write_bytes(encode(np.random.default_rng(0).integers(0, 256, (100, 80), dtype=np.uint8)))
-    (cut,), (whole,) = (experiments.predict(one, [file], resize=True) for one in (run, face_run))
-    assert cut.distribution != pytest.approx(whole.distribution, abs=1e-5)
+    height, width, channels = run.model.image_shape
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (100, 80), dtype=np.uint8)
+        (tmp_path / name / "face.png").write_bytes(encode(pixels))
+    people = load_identities(f"folder:{tmp_path}", size=(height, width), channels=channels, margin=margin)
     monkeypatch.setattr(experiments, "load_run", lambda path, which: run)
     served = _cli_served.load(run.folder, threshold=0.3)
-    pixels = decode(file.read_bytes(), served.image_shape, SMALL, margin=served.margin)
-    ((answer, _),) = programs.load(served, ONE_AT_A_TIME).run("forward", [programs.row(pixels)])
-    np.testing.assert_allclose(answer, list(cut.distribution.values()), atol=1e-5)
+    assert served.margin == margin
+    upload = (tmp_path / "one" / "face.png").read_bytes()
+    cut, whole = (decode(upload, served.image_shape, SMALL, margin=one) for one in (served.margin, None))
+    np.testing.assert_array_equal(cut, people.images[list(people.names).index("one")])
+    assert (cut != whole).any()
 
 
 def test_a_run_says_who_it_is(folder):
