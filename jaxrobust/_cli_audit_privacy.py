@@ -207,7 +207,7 @@ def privacy_plan(
     width: int = 32,
     optimise_steps: int = 300,
 ) -> Any:
-    """The audit that options ask for, with what follows from the run; a layer or what does not fit is refused."""
+    """The audit that options ask for, with what follows from the run; what does not fit it is refused."""
     from jaxrobust import audits, experiments, inversion
 
     small = min(run.model.image_shape[:2])

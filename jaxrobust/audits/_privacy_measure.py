@@ -61,7 +61,7 @@ class Attacked(NamedTuple):
 
 
 def protected_features(audit: PrivacyAudit, fold: Fold, extra: Sequence[Protection] = ()) -> FeaturesFn:
-    """The model behind the threat's protections and these; fitted ones are fitted to the attacker's images."""
+    """Features behind the threat's protections and these; fitted ones are fitted to the attacker's images."""
     protections = (*audit.threat.protections, *extra)
     needs = any(one.fitted for one in protections)
     own = fold.attackers

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import data, experiments
+from jaxrobust._cli_audit_privacy import mitigations_of, privacy_plan
 from jaxrobust.audits import (
     PUBLISHED,
     Division,
@@ -326,6 +327,38 @@ def test_bad_input_is_answered(tmp_path):
         audited(image_itself, trained_on=[[0], [1]])
 
 
+def test_what_does_not_fit_is_refused_before_anything_is_trained():
+    told = []
+
+    def tell(*one):
+        told.append(one)
+
+    for changes, message in (
+        ({"mitigations": {"many": (Truncated(keep=225),)}}, "keep <= 224"),
+        ({"mitigations": {"fitted": (Principal(keep=96),)}}, "more than keep=96 images"),
+        ({"window": 15}, "at least window=15 pixels, got 16x14"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            audited(image_itself, small(**changes, num_optimised=0), progress_fn=tell)
+    attackers, held_out, (images, _) = digits_parts()
+    for labels, message in (
+        ([0, 0, 1], "1 of 2 victims have one image"),
+        ([3, 3, 3], "victims of at least two people"),
+        ([0, 0, 10], "classes 0 .. 9 of the victims, got 0 .. 10"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            audit_classifier_privacy(
+                small(num_optimised=0),
+                image_itself,
+                attackers,
+                held_out,
+                (images[:3], np.asarray(labels)),
+                num_classes=10,
+                progress_fn=tell,
+            )
+    assert told == []
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -424,12 +457,27 @@ def test_the_command_audits_a_classifier(digits_run, command):
         (["--perceptual={run}"], "needs an independent network"),
         (["{run}"], "Audit one classifier at a time"),
         (["--seeds=0,0"], "Expected different seeds"),
+        (["--steps=0"], "Expected steps >= 1"),
+        (["--mitigations=truncated:keep=100"], "Expected keep <= 64"),
     ],
 )
-def test_the_command_answers_mistakes(digits_run, command, options, message):
+def test_the_command_answers_mistakes(digits_run, command, tmp_path, options, message):
     given = [option.format(run=digits_run) for option in options]
-    code, _, err = command("audit", "privacy", digits_run, *QUICK, *given)
+    code, _, err = command("audit", "privacy", digits_run, *QUICK, *given, "--report", tmp_path / "out")
     assert code == 1 and message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_usual_mitigations_fit_a_map(digits_run):
+    run = experiments.load_run(digits_run)
+    found = mitigations_of("default", "conv4", run)
+    assert list(found) == ["quantised:bits=4", "quantised:bits=1", "noisy:ratio=0.5", "noisy:ratio=1"]
+    plan = privacy_plan(
+        run, features="conv4", mitigations=found, steps=None, optimise=0, far=0.01, batch_size=64, seeds=(0,),
+        num_draws=20,
+    )  # fmt: skip
+    assert plan.mitigations == found and plan.steps == 400
+    assert "truncated:keep=32" in mitigations_of("default", "embedding", run)
 
 
 def test_the_command_audits_faces_whom_nobody_saw(tmp_path, command):

@@ -64,8 +64,12 @@ def test_a_classifier_has_one_page(digits_run, command):
     assert "Not resolved (" in out and "Report:" in out
     code, _, err = command("audit", "all", digits_run, digits_run, *QUICK)
     assert code == 1 and "one classifier at a time" in err
-    code, _, err = command("audit", "all", digits_run, *QUICK, "--features=conv9")
-    assert code == 1 and "Unknown layer 'conv9'" in err
+    for wrong, message in (
+        (["--features=conv9", "--mitigations="], "Unknown layer 'conv9'"),
+        (["--mitigations=truncated:keep=100"], "Expected keep <= 64"),
+    ):
+        code, out, err = command("audit", "all", digits_run, *QUICK, *wrong)
+        assert code == 1 and message in err and "Accuracy" not in out
 
 
 @pytest.mark.slow
