@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxrobust import data, evaluation, models, training
 from jaxrobust.experiments import _teacher, codec
@@ -24,6 +25,7 @@ from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.experiments.functions import logits_fn
 from jaxrobust.objectives import FaceGated, gate_report
 from jaxrobust.training import Runtime, TrainState
+from jaxrobust.training.runtime import agree
 from jaxrobust.types import Model, PyTree
 
 CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
@@ -136,15 +138,21 @@ def train(
     run = prepare(checked, pseudo_labels=labels, **options)
     log_fn(opening(run, f"{devices_in_words(runtime.device_count)}, {runtime.resolved.value}"))
     if run.finished:
-        run.close()
-        if not runtime.is_main:
-            return None
-        write_missing_result(run)
-        return load_run(folder)
+        conclude(run, runtime, log_fn)
+        return load_run(folder) if runtime.is_main else None
     if runtime.is_main:
-        write_json(folder / CONFIG_FILE, run.config)
+        write_json(run.folder / CONFIG_FILE, run.config)
     began = time.monotonic()
-    state = training.fit(
+    state = _fit(run, runtime, progress)
+    if not runtime.is_main:
+        return None
+    write_result(run, time.monotonic() - began, **ending(run, state, log_fn))
+    return load_run(folder)
+
+
+def _fit(run: Prepared, runtime: Runtime, progress: bool) -> TrainState:
+    experiment = run.experiment
+    return training.fit(
         **run.member._asdict(),
         model=run.model,
         objective=experiment.objective,
@@ -155,11 +163,21 @@ def train(
         ema_decay=experiment.ema_decay,
         progress=progress,
     )
-    if not runtime.is_main:
-        return None
-    seconds = time.monotonic() - began
-    write_result(run, seconds, **ending(run, state, log_fn))
-    return load_run(folder)
+
+
+def conclude(run: Prepared, runtime: Runtime, log_fn: Callable[[str], None]) -> None:
+    """Closes a run that has no step left.
+
+    One that ended between its last checkpoint and its result gets that now, from the state in the checkpoint;
+    how long it took, and where, is not known.
+    """
+    if agree(np.array((run.folder / RESULT_FILE).is_file())):
+        run.close()
+        return
+    state = _fit(run, runtime, progress=False)
+    if runtime.is_main:
+        known = {"steps": run.experiment.num_steps, "seconds": None, "resumed_at": None}
+        write_json(run.folder / RESULT_FILE, known | ending(run, state, log_fn))
 
 
 def check_teacher_dir(experiment: Experiment, given: Any) -> None:
@@ -191,13 +209,6 @@ def ending(run: Prepared, state: TrainState, log_fn: Callable[[str], None]) -> d
     for warning in report.warnings:
         log_fn(f"Warning: {warning}")
     return {"gate": report._asdict()}
-
-
-def write_missing_result(run: Prepared) -> None:
-    """For a run that ended between its last checkpoint and its result; how long it took is not known."""
-    if not (run.folder / RESULT_FILE).is_file():
-        unknown = {"seconds": None, "resumed_at": None}
-        write_json(run.folder / RESULT_FILE, {"steps": run.experiment.num_steps, **unknown})
 
 
 def load_run(path: str | os.PathLike, *, which: str = "best") -> Run:

@@ -1,5 +1,6 @@
 """Several seeds of an experiment at once, each into a folder as a run of its own leaves it."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,12 +16,12 @@ from jaxrobust.experiments.run import (
     TEACHER_FOLDER,
     Run,
     check_teacher_dir,
+    conclude,
     devices_in_words,
     ending,
     load_data,
     load_run,
     write_json,
-    write_missing_result,
     write_result,
 )
 from jaxrobust.training import Runtime
@@ -106,8 +107,8 @@ def train_seeds(
     for run in runs:
         if run.finished:
             log_fn(opening(run, devices_in_words(runtime.device_count)))
-            run.close()
-            write_missing_result(run)
+            # Its batch was never divided.
+            conclude(run, dataclasses.replace(runtime, num_devices=1), log_fn)
     runs = [run for run in runs if not run.finished]
     if runs:
         used = devices_used(len(runs), runtime.device_count)

@@ -114,6 +114,18 @@ def test_a_run_validates_by_pairs_and_says_what_its_gate_did(gated):
     assert not any("never opened" in str(line) for line in said)
 
 
+def test_a_run_without_its_result_still_says_what_its_gate_did(gated, tmp_path):
+    experiment, run, _ = gated
+    made = json.loads((run.folder / "result.json").read_text())
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    (folder / "result.json").unlink()
+    experiments.train(experiment, folder, runtime=ONE, progress=False)
+    again = json.loads((folder / "result.json").read_text())
+    assert again == {"steps": 4, "seconds": None, "resumed_at": None, "gate": made["gate"]}
+    assert (folder / "metrics.jsonl").read_text() == (run.folder / "metrics.jsonl").read_text()
+
+
 def test_a_gate_that_never_opens_is_warned_of(tmp_path):
     gate = dataclasses.replace(tiny("gated").objective.gate, threshold=1e-6)
     experiment = tiny("gated", objective=dataclasses.replace(tiny("gated").objective, gate=gate), num_steps=2)
