@@ -5,6 +5,7 @@ from enum import StrEnum
 import numpy as np
 
 from jaxrobust.evaluation._verification_report import Estimate
+from jaxrobust.numerics.metrics import wilson_interval
 
 LOW, HIGH = 0.1, 0.5
 LEAST_GENUINE = 0.3
@@ -56,6 +57,7 @@ def doubts(
     genuine: Estimate,
     genuine_over_wrong: Estimate,
     leak: Estimate,
+    num_victims: int,
     constant: bool,
     least_genuine: float = LEAST_GENUINE,
 ) -> tuple[str, ...]:
@@ -64,7 +66,9 @@ def doubts(
     A failed attack says nothing of what a better one would find, and so is never LOW. Whether it failed is
     seen on people whom the attacker holds out: the reconstruction must be liker than the mean face, and liker
     than the reconstruction of somebody else. (The second is ours: a decoder that does not look at its input
-    learns one face, and that may be liker than the mean.) Both by the lower limit of their intervals.
+    learns one face, and that may be liker than the mean.) Both by the lower limit of their intervals. And
+    where none of a few victims is recognised, resampling them shows no spread, however few they are: LOW
+    needs so many that none of them would put Wilson's interval below its bound, which is 35 (ours, too).
 
     Args:
         over_mean: SSIM of the reconstruction less that of the mean face, on held-out attackers.
@@ -72,6 +76,7 @@ def doubts(
         genuine: G of the critic.
         genuine_over_wrong: G - c.
         leak: the score.
+        num_victims: how many were resampled: people, or images.
         constant: whether the features are the same whatever the image.
         least_genuine: a critic that accepts fewer genuine pairs is no judge; 0.3 is ours.
     """
@@ -94,6 +99,12 @@ def doubts(
         said.append("The critic accepts others' reconstructions as often as real photos: it is no judge.")
     if not said and (leak.low is None or leak.high is None):
         said.append("There are too few people for an interval of the leak.")
+    most = wilson_interval(0, num_victims)[1]
+    if not said and leak.high is not None and leak.high < LOW <= most:
+        said.append(
+            f"{num_victims} victims are too few for LOW: where none of so many is recognised, up to "
+            f"{100 * most:.0f}% of all may be."
+        )
     return tuple(said)
 
 

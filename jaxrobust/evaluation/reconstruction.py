@@ -92,6 +92,7 @@ def measure_reconstructions(
         genuine=estimates[f"genuine/{judge}"],
         genuine_over_wrong=estimates[f"genuine over wrong/{judge}"],
         leak=estimates[f"leak/{judge}"],
+        num_victims=len(np.unique(tables[0].subjects)),
         constant=any(_is_constant(fold.features) for fold in folds),
         least_genuine=least_genuine,
     )

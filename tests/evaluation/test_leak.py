@@ -14,6 +14,7 @@ SURE = {
     "genuine": Estimate(0.75, 0.6, 0.9),
     "genuine_over_wrong": Estimate(0.7, 0.5, 0.9),
     "leak": Estimate(0.05, 0.0, 0.08),
+    "num_victims": 35,
     "constant": False,
 }
 
@@ -58,6 +59,8 @@ def test_without_an_interval_nothing_is_said():
 
 def test_no_doubts():
     assert doubts(**SURE) == ()
+    # Few victims stand against LOW alone.
+    assert doubts(**{**SURE, "num_victims": 2, "leak": Estimate(1.0, 1.0, 1.0)}) == ()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,7 @@ def test_no_doubts():
         ({"genuine": Estimate(0.29, 0.2, 0.4)}, "accepts 29% of the genuine pairs .* less than 30%"),
         ({"genuine": Estimate(None)}, "accepts –"),
         ({"genuine_over_wrong": Estimate(0.1, -0.1, 0.3)}, "it is no judge"),
+        ({"num_victims": 34, "leak": Estimate(0.0, 0.0, 0.0)}, "34 victims are too few .* up to 10% of all"),
     ],
 )
 def test_a_failed_attack_is_never_low(change, said):

@@ -219,10 +219,16 @@ def test_constant_features_are_undetermined_even_where_all_else_is_well():
     assert report.band is Band.UNDETERMINED and "constant" in report.why_undetermined[0]
 
 
-def test_an_attack_that_works_on_its_own_people_and_not_on_victims_is_low():
+def test_an_attack_that_works_on_its_own_people_and_not_on_victims_is_low_where_they_are_enough():
     failed, worked = fold(nobody), fold(nearly)
-    report = measure(failed._replace(held_out=worked.held_out))
-    assert report.band is Band.LOW and report.leak.high < 0.1
+    seven = failed._replace(held_out=worked.held_out)
+    report = measure(seven)
+    assert report.band is Band.UNDETERMINED and report.leak.high < 0.1
+    assert report.why_undetermined[0].startswith("7 victims are too few for LOW")
+    whose = seven.victims.identity
+    others = [seven._replace(victims=seven.victims._replace(identity=whose + 100 * k)) for k in range(5)]
+    report = measure(*others)
+    assert report.num_people == 35 and report.band is Band.LOW and report.leak.high < 0.1
 
 
 def test_a_critic_who_knows_nobody_is_no_judge():
