@@ -30,7 +30,7 @@ class ThreatRow(NamedTuple):
 
     Attributes:
         threat: the neighbourhood with its radii, `all together` for the last row.
-        attacks: by name, the worst of which counts for each image or pair.
+        attacks: by name, the worst of which counts for each image; of faces one, or the worst of all.
         values: one for each of `ReleaseReport.columns`.
     """
 
@@ -218,7 +218,10 @@ def _report(
     seconds: float,
 ) -> ReleaseReport:
     bad = [verdict for verdict in verdicts if verdict.level in (Level.WARN, Level.FAIL)]
+    skipped = sum(verdict.level == Level.SKIPPED for verdict in verdicts)
     trust = "the trust checks found nothing" if not bad else f"{len(bad)} trust checks warn or fail"
+    if skipped:
+        trust += f" ({skipped} of {len(verdicts)} had nothing to measure)"
     headlines = {
         "Clean": clean_words,
         "Robust": f"{lowest}; {trust}." if lowest else "Nothing was attacked.",
@@ -274,13 +277,17 @@ def _best_mitigation(privacy: PrivacyReport) -> str:
     now, *others = privacy.mitigations
     judged = [row for row in others if row.band != "UNDETERMINED" and row.leak.value is not None]
     if not judged:
-        return "No mitigation can be judged: behind each the attack failed, which is no proof of privacy."
+        return "No mitigation can be judged, mostly as the attack failed there: that is no proof of privacy."
     best = min(judged, key=lambda row: row.leak.value or 0.0)
-    return (
-        f"Of those that can be judged, {best.name} leaks least: {best.leak.percent()} instead of "
-        f"{now.leak.percent()}; {privacy.utility} is {best.utility.percent()} instead of "
-        f"{now.utility.percent()}."
-    )
+    said = f"Of those that can be judged, {best.name} leaks least: {best.leak.percent()}"
+    # The leak of an attack that failed is no number to compare with.
+    if now.band == "UNDETERMINED" or now.leak.value is None:
+        said += ", where nothing can be said of what is published now"
+    else:
+        said += f" instead of {now.leak.percent()}"
+        if (best.leak.value or 0.0) >= now.leak.value:
+            said += ", so that none is of help"
+    return f"{said}; {privacy.utility} is {best.utility.percent()} instead of {now.utility.percent()}."
 
 
 def _unresolved(

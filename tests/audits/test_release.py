@@ -3,11 +3,15 @@
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from jaxrobust import experiments
+from jaxrobust.audits import MitigationRow
+from jaxrobust.audits.release import _best_mitigation
 from jaxrobust.cli import main
+from jaxrobust.evaluation import Band, Estimate
 from jaxrobust.models import FaceCNN
 from jaxrobust.training import Runtime
 
@@ -70,6 +74,24 @@ def test_a_classifier_has_one_page(digits_run, command):
     ):
         code, out, err = command("audit", "all", digits_run, *QUICK, *wrong)
         assert code == 1 and message in err and "Accuracy" not in out
+
+
+@pytest.mark.parametrize(
+    ("now", "behind", "said"),
+    [
+        (("HIGH", 0.8), ("MEDIUM", 0.4), "signs leaks least: 40.0% instead of 80.0%; TAR is 90.0%"),
+        (("MEDIUM", 0.4), ("MEDIUM", 0.5), "50.0% instead of 40.0%, so that none is of help; TAR"),
+        # What an attack that failed leaked is nothing to compare with.
+        (("UNDETERMINED", 0.0), ("MEDIUM", 0.4), "40.0%, where nothing can be said of what is published"),
+        (("HIGH", 0.8), ("UNDETERMINED", 0.0), "No mitigation can be judged"),
+    ],
+)
+def test_a_mitigation_is_compared_with_what_can_be_judged(now, behind, said):
+    rows = tuple(
+        MitigationRow(name, "", 8, Band(band), Estimate(leak), "", Estimate(None), Estimate(0.9))
+        for name, (band, leak) in (("as published", now), ("signs", behind))
+    )
+    assert said in _best_mitigation(SimpleNamespace(mitigations=rows, utility="TAR"))
 
 
 @pytest.mark.slow
