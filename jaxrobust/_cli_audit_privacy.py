@@ -185,7 +185,8 @@ def privacy_compare(first, second, out):
     """
     from jaxrobust import audits
 
-    text = audits.privacy_comparison_markdown(audits.compare_privacy(first, second), str(first), str(second))
+    rows, notes = audits.compare_privacy(first, second), audits.privacy_comparison_notes(first, second)
+    text = audits.privacy_comparison_markdown(rows, str(first), str(second), notes)
     common.say(text)
     if out is not None:
         out.write_text(f"```\n{common.command_line()}\n```\n\n{text}\n", encoding="utf-8")

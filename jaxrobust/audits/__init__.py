@@ -40,6 +40,7 @@ from jaxrobust.audits.privacy_compare import (
     PrivacyDifference,
     compare_privacy,
     privacy_comparison_markdown,
+    privacy_comparison_notes,
 )
 from jaxrobust.audits.privacy_config import PUBLISHED, PrivacyAudit, priors
 from jaxrobust.audits.release import ReleaseReport, ThreatRow, release_of_classifier, release_of_faces
@@ -102,6 +103,7 @@ __all__ = [
     "patch",
     "priors",
     "privacy_comparison_markdown",
+    "privacy_comparison_notes",
     "privacy_html",
     "region_pgd",
     "release_html",

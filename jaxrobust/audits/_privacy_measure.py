@@ -191,7 +191,7 @@ def protected_decoder(
         feature_weight=feature_weight,
         seed=audit.seed,
         bench=bench,
-        about={**about_of(audit, fold, victim), "mitigation": describe(tuple(extra))},
+        about=about_of(audit, fold, victim, extra),
     )
     mean = fold.attackers.pixels.mean(0)
     make = trained.reconstruct
@@ -217,16 +217,27 @@ def measured(
         seed=audit.seed,
     )
     folds_once, images_once = found.num_folds // repeats, found.num_images // repeats
-    return unless_failed(dataclasses.replace(found, num_folds=folds_once, num_images=images_once))
+    held_out = found.held_out._replace(num_images=found.held_out.num_images // repeats)
+    return unless_failed(
+        dataclasses.replace(found, num_folds=folds_once, num_images=images_once, held_out=held_out)
+    )
 
 
-def about_of(audit: PrivacyAudit, fold: Fold, victim: str) -> dict[str, Any]:
+def about_of(
+    audit: PrivacyAudit, fold: Fold, victim: str, extra: Sequence[Protection] = ()
+) -> dict[str, Any]:
     """What a decoder's checkpoints must agree in, beside its settings."""
-    return {
+    own = fold.attackers
+    found = {
         "victim": victim,
-        "attackers": digest_of_images(fold.attackers.images),
+        "attackers": digest_of_images(own.images),
         "features": describe(audit.threat),
     }
+    if extra:
+        found["mitigation"] = describe(tuple(extra))
+    if any(one.fitted for one in (*audit.threat.protections, *extra)):
+        found["fitted to"] = digest_of_images(own.images[fitting_rows(audit, own)])
+    return found
 
 
 def _optimised(

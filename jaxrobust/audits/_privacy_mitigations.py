@@ -123,20 +123,22 @@ def verification_utility(
 
 
 def class_utility(audit: PrivacyAudit, fold: Fold, num_classes: int) -> tuple[str, UtilityFn]:
-    """Accuracy on the victims' images: of logits the largest's, of others the nearest class mean's."""
+    """Accuracy on the victims' images: of logits the largest's, 1/k of k ties; else by nearest class mean."""
 
     def accuracy(seen: Sequence[Published]) -> Estimate:
         (one,) = seen
         truth = fold.victims.identity
         flat, own = (values.reshape(len(values), -1) for values in (one.victims, one.held_out))
         if audit.threat.layer == LOGITS and flat.shape[1] == num_classes:
-            right = flat.argmax(axis=1) == truth
+            # Coarse logits tie, and the first of them is no better a guess than the others.
+            largest = flat == flat.max(axis=1, keepdims=True)
+            right = largest[np.arange(len(truth)), truth] / largest.sum(axis=1)
         else:
             known = np.unique(fold.held_out.identity)
             means = np.stack([own[fold.held_out.identity == label].mean(0) for label in known])
             squares = ((flat[:, None] - means[None]) ** 2).sum(-1)
-            right = known[squares.argmin(axis=1)] == truth
-        low, high = wilson_interval(int(right.sum()), len(right))
+            right = (known[squares.argmin(axis=1)] == truth).astype(float)
+        low, high = wilson_interval(round(right.sum()), len(right))
         return Estimate(float(right.mean()), low, high)
 
     name = "accuracy" if audit.threat.layer == LOGITS else "accuracy by nearest class mean"

@@ -11,6 +11,8 @@ from jaxrobust.audits._privacy_report import DRAWN, number
 from jaxrobust.evaluation import Estimate
 
 _ALIKE = ("seeds", "num_draws", "num_optimised", "num_pairs", "far", "window")
+# What changes neither an attack nor what is compared of it.
+_APART = ("mitigations", "batch_rows", "least_genuine")
 
 
 class PrivacyDifference(NamedTuple):
@@ -32,7 +34,7 @@ def compare_privacy(first: Path | str, second: Path | str) -> tuple[PrivacyDiffe
     """Compares two folders that `write_privacy_report` wrote.
 
     Both audits drew the same people, so that differences are paired: what makes some victims easier to
-    reconstruct falls out. A band that is UNDETERMINED is not compared here; read it beside.
+    reconstruct falls out. Of bands, and of attackers who differ, `privacy_comparison_notes` tells.
 
     Args:
         first, second: folders of reports about the same images, with the same seeds and numbers.
@@ -66,8 +68,35 @@ def compare_privacy(first: Path | str, second: Path | str) -> tuple[PrivacyDiffe
     return tuple(found)
 
 
-def privacy_comparison_markdown(rows: tuple[PrivacyDifference, ...], first: str, second: str) -> str:
-    """A table of differences."""
+def privacy_comparison_notes(first: Path | str, second: Path | str) -> tuple[str, ...]:
+    """What to read beside the differences: the bands, and in what the attackers themselves differ.
+
+    Args:
+        first, second: as in `compare_privacy`.
+
+    Returns:
+        Sentences.
+    """
+    one, other = (_read(Path(folder))[0] for folder in (first, second))
+    said = [
+        f"By {attack} the first is {found['band']}, the second {other['attacks'][attack]['band']}."
+        for attack, found in one["attacks"].items()
+        if attack in other["attacks"]
+    ]
+    settings = one["meta"]["audit"], other["meta"]["audit"]
+    for name in sorted(settings[0].keys() & settings[1].keys() - set(_APART)):
+        if settings[0][name] != settings[1][name]:
+            said.append(
+                f"Warning: attacked otherwise, so that not the models alone differ: {name} is "
+                f"{settings[0][name]} for the first, {settings[1][name]} for the second."
+            )
+    return tuple(said)
+
+
+def privacy_comparison_markdown(
+    rows: tuple[PrivacyDifference, ...], first: str, second: str, notes: tuple[str, ...] = ()
+) -> str:
+    """A table of differences, with `privacy_comparison_notes` below."""
     lines = [
         f"{second} less {first}, with 95% intervals from the same draws of people.",
         "",
@@ -77,7 +106,7 @@ def privacy_comparison_markdown(rows: tuple[PrivacyDifference, ...], first: str,
     for row in rows:
         one, other = ("–" if value is None else f"{value:.3f}" for value in (row.first, row.second))
         lines.append(f"| {row.attack} | {row.measure} | {one} | {other} | {number(row.difference)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *notes] if notes else lines)
 
 
 def _read(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:

@@ -102,7 +102,8 @@ class Quantised:
         width = 2 * jnp.where(scale > 0, scale, 1) / 2**self.bits
         level = jnp.clip(jnp.floor((values + scale) / width), 0, 2**self.bits - 1)
         rounded = jnp.where(scale > 0, (level + 0.5) * width - scale, 0)
-        return values + jax.lax.stop_gradient(rounded - values)
+        # Exactly the levels: v + (r - v) differs from r by rounding, which would tell equal levels apart.
+        return jax.lax.stop_gradient(rounded) + (values - jax.lax.stop_gradient(values))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,13 @@ from jaxrobust.audits import (
     audit_classifier_privacy,
     audit_privacy,
     compare_privacy,
+    privacy_comparison_notes,
     privacy_html,
     write_privacy_report,
 )
-from jaxrobust.audits._privacy_inputs import sampled, side_of
+from jaxrobust.audits._privacy_inputs import Fold, Side, sampled, side_of
+from jaxrobust.audits._privacy_measure import Published, about_of
+from jaxrobust.audits._privacy_mitigations import class_utility
 from jaxrobust.audits._privacy_report import DECODER, OPTIMISATION, headline_of
 from jaxrobust.cli import main
 from jaxrobust.evaluation import Band, Estimate
@@ -202,6 +205,15 @@ def test_decoders_of_another_victim_or_of_other_images_are_refused(tmp_path):
         audit_privacy(quick, jax.tree_util.Partial(_scaled, jnp.ones(3)), FACES, fewer, folder=tmp_path)
 
 
+def test_what_a_protection_is_fitted_to_is_in_the_decoders_configuration():
+    fold = Fold(0, image_itself, *(side_of(FACES, people) for people in PEOPLE))
+    few, all_of_them = small(most_fitted=50), small()
+    signs = (Quantised(bits=1),)
+    assert about_of(few, fold, "v", signs) == about_of(all_of_them, fold, "v", signs)
+    for extra in ((Principal(keep=3),), (*signs, Principal(keep=3))):
+        assert about_of(few, fold, "v", extra) != about_of(all_of_them, fold, "v", extra)
+
+
 def _scaled(scale, images):
     return image_itself(images)[:, :3] * scale
 
@@ -226,6 +238,17 @@ def _centred(images):
     return flat - flat.mean(axis=1, keepdims=True)
 
 
+def test_of_logits_that_tie_each_is_as_good_a_guess():
+    pixels = np.zeros((2, 4, 4, 1), np.uint8)
+    side = Side(pixels, np.array([1, 0]), np.arange(2))
+    signs = np.array([[0.5, 0.5], [0.5, -0.5]], np.float32)
+    name, accuracy_fn = class_utility(
+        small(threat=Features(layer="logits")), Fold(0, image_itself, side, side, side), num_classes=2
+    )
+    seen = Published(image_itself, victims=signs, held_out=signs, key=jax.random.key(0))
+    assert name == "accuracy" and accuracy_fn([seen]).value == 0.75
+
+
 def test_several_models_and_seeds_count_together():
     other = Division(np.arange(18, 42), np.arange(8, 16), np.arange(8))
     report = audit_privacy(
@@ -237,6 +260,7 @@ def test_several_models_and_seeds_count_together():
     )
     found = report.attacks[DECODER]
     assert (found.num_folds, found.num_people, found.num_images) == (2, 18, 72)
+    assert (found.held_out.num_people, found.held_out.num_images) == (16, 64)
     assert report.facts["num_decoder_seeds"] == 2
     assert "Fold 1: victims: The model was trained on 8 of these 8 people" in report.division[6]
     assert len(report.facts["victims"]) == 2
@@ -513,6 +537,11 @@ def test_two_models_are_compared_on_the_same_people(itself, tmp_path, command):
     assert like.difference.value == pytest.approx(like.second - like.first)
     code, out, _ = command("audit", "privacy-compare", tmp_path / "weak", tmp_path / "itself")
     assert code == 0 and "| optimisation | leak |" in out
+    assert f"By optimisation the first is {weak.attacks[OPTIMISATION].band}, the second HIGH." in out
+    assert "attacked otherwise, so that not the models alone differ: steps is 2 for the first, 12 for" in out
+    assert not any(
+        "otherwise" in note for note in privacy_comparison_notes(tmp_path / "itself", tmp_path / "itself")
+    )
     same = compare_privacy(tmp_path / "itself", tmp_path / "itself")
     assert all(row.difference == Estimate(0.0, 0.0, 0.0) for row in same)
     said = json.loads((tmp_path / "weak" / "privacy.json").read_text())

@@ -56,6 +56,8 @@ def test_quantised_values_are_the_middles_of_their_levels(bits):
     levels = (found + scale) / (2 * scale / 2**bits) - 0.5
     np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)
     assert levels.min() > -0.1 and levels.max() < 2**bits - 0.9
+    # Exactly so many: equal levels are equal numbers.
+    assert [len(np.unique(row)) for row in found] == [len(np.unique(np.round(row))) for row in levels]
     # Straight through: the gradient is that of the identity.
     slope = jax.grad(lambda v: (Quantised(bits=bits)(v, (), None) * 3.0).sum())(VALUES)
     np.testing.assert_allclose(slope, 3.0, rtol=1e-6)
