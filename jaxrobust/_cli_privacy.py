@@ -1,5 +1,6 @@
 """`jaxrobust audit privacy RUN`: from runs to what the audit takes."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,27 @@ def audit_runs(
         "perceptual_fn": None if perceptual is None else _distance(perceptual, runs),
     }
     if isinstance(runs[0].experiment.data, experiments.FaceData):
-        return _people(runs, fns, audit, attacker_split, data_dir, shared, log_fn)
-    if len(runs) > 1:
+        found = _people(runs, fns, audit, attacker_split, data_dir, shared, log_fn)
+    elif len(runs) > 1:
         raise ValueError("Several runs are for folds of faces. Audit one classifier at a time.")
-    return _classes(
-        runs[0], fns[0], audit, attacker_split, data_dir, num_attackers, num_victims, shared, log_fn
-    )
+    else:
+        found = _classes(
+            runs[0], fns[0], audit, attacker_split, data_dir, num_attackers, num_victims, shared, log_fn
+        )
+    return dataclasses.replace(found, warnings=(*_started(runs), *found.warnings))
+
+
+def _started(runs: Sequence[Any]) -> list[str]:
+    """What the report's sentences on whom a model was trained on cannot know."""
+    from jaxrobust.experiments.run import started_from
+
+    names = {run.folder.name: started_from(run) for run in runs}
+    return [
+        f"{run} was started from {name}, and whom or what that was trained on is not known here: victims may "
+        "have been among it."
+        for run, name in names.items()
+        if name is not None
+    ]
 
 
 def _distance(other: Any, runs: Sequence[Any]) -> Any:

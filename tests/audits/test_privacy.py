@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import data, experiments
+from jaxrobust import _cli_privacy, data, experiments
 from jaxrobust._cli_audit_privacy import mitigations_of, privacy_plan
 from jaxrobust.audits import (
     PUBLISHED,
@@ -31,6 +32,7 @@ from jaxrobust.evaluation import Band, Estimate
 from jaxrobust.inversion import Features, Principal, Quantised, Truncated, TVInversion, content_keys
 from jaxrobust.models import FaceCNN
 from jaxrobust.training import Runtime
+from jaxrobust.training.checkpoint import CONFIG_FILE
 from tests.evaluation.invented_faces import SHAPE, invented_faces
 
 FACES = invented_faces(42, each=4)
@@ -490,6 +492,19 @@ def test_the_command_answers_mistakes(digits_run, command, tmp_path, options, me
     code, _, err = command("audit", "privacy", digits_run, *QUICK, *given, "--report", tmp_path / "out")
     assert code == 1 and message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_run_started_from_is_said(digits_run, itself, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxrobust.audits.audit_classifier_privacy", lambda *given, **options: itself)
+    folder = tmp_path / "tuned"
+    shutil.copytree(digits_run, folder)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps({**config, "init_from": {"name": "released.npz"}}))
+    own, tuned = (
+        _cli_privacy.audit_runs([experiments.load_run(run)], small()).warnings for run in (digits_run, folder)
+    )
+    assert own == itself.warnings and tuned[1:] == own
+    assert tuned[0].startswith("tuned was started from released.npz, and whom or what that was trained on")
 
 
 def test_the_usual_mitigations_fit_a_map(digits_run):
