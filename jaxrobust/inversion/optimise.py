@@ -30,8 +30,8 @@ class Inverted(NamedTuple):
     """What inversion found, row by row.
 
     Attributes:
-        image: `[b, h, w, c]` in [0, 1].
-        distance: `[b]` between its features and the target, without the prior; inf where it is not a number.
+        image: `[b, h, w, c]` in [0, 1]; where a descent met NaN, where it started.
+        distance: `[b]` between its features and the target, without the prior; inf where it met NaN.
     """
 
     image: Any
@@ -116,7 +116,10 @@ class TVInversion:
 
         images, _ = jax.lax.fori_loop(0, self.steps, step, (first, optimizer.init(first)))
         distance = self.distance_fn(features_fn(images), target)
-        return Inverted(images, jnp.where(jnp.isnan(distance), jnp.inf, distance))
+        lost = jnp.isnan(distance) | jnp.isnan(images).any((1, 2, 3))
+        return Inverted(
+            jnp.where(lost[:, None, None, None], first, images), jnp.where(lost, jnp.inf, distance)
+        )
 
 
 def total_variation(images: Array) -> Array:
