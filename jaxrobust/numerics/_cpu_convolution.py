@@ -1,12 +1,13 @@
 """The convolution and its two gradients in the forms that XLA's CPU compiler runs fast.
 
-Three rules, each measured (benchmarks/attacks.py, benchmarks/training.py):
+Four rules, each measured (benchmarks/attacks.py, benchmarks/training.py):
 
 - every convolution is written in the canonical layout (NHWC, HWIO): XLA rewrites other layouts to it at the
   top level of a program only, so that a gradient from autodiff runs ten times slower inside a loop;
 - the kernel's gradient contracts over a block of images at a time, whose transposes stay in the cache;
 - with up to three input channels (the image itself) a convolution is arithmetic on shifted copies, not a
-  matrix product.
+  matrix product;
+- a 3x3 convolution of many channels takes Winograd's form (`_winograd`), also as the gradient of another.
 
 `pads` is ((top, bottom), (left, right)); arrays are of one floating dtype, at least float32.
 """
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 import jax.numpy as jnp
 from jax import lax
 
+from jaxrobust.numerics import _winograd
 from jaxrobust.types import Array
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -61,6 +63,9 @@ def forward(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
         weights = kernel.reshape(-1, channels, outputs)
         taps = _taps(x, kernel.shape, pads)
         return _sum(t[..., c : c + 1] * weights[n, c] for n, t in enumerate(taps) for c in range(channels))
+    padded = (x.shape[0], x.shape[1] + sum(pads[0]), x.shape[2] + sum(pads[1]), channels)
+    if strides == (1, 1) and _winograd.pays(padded, kernel.shape):
+        return _winograd.convolve(_pad(x, (*pads[0], 0), (*pads[1], 0)), kernel)
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT)
 
 
@@ -94,6 +99,8 @@ def input_gradient(
     if _is_pointwise(kernel.shape, pads):
         return _pad(g @ kernel[0, 0].T, (top, bottom, sh - 1), (left, right, sw - 1))
     g = _pad(g, (top, bottom, sh - 1), (left, right, sw - 1))
+    if _winograd.pays(g.shape, kernel.shape):
+        return _winograd.convolve(g, kernel, adjoint=True)
     flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     return lax.conv_general_dilated(g, flipped, (1, 1), "VALID", dimension_numbers=_LAYOUT)
 

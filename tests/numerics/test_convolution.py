@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from scipy import signal
 
-from jaxrobust.numerics import compile
+from jaxrobust.numerics import _winograd, compile
 from jaxrobust.numerics.convolution import conv2d
 
 
@@ -74,6 +74,39 @@ def test_value_and_gradients_tap_by_tap(case):
 
     for actual, expected in zip(ours(x, kernel, g), by_taps(x, kernel, g, strides, padding), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_shape", "padding"),
+    [
+        ((8, 16, 16, 64), (3, 3, 64, 72), "SAME"),
+        ((13, 14, 17, 72), (3, 3, 72, 64), "VALID"),
+        ((9, 15, 14, 64), (3, 3, 64, 64), ((1, 0), (2, 1))),
+    ],
+)
+def test_the_winograd_form_is_a_convolution(shape, kernel_shape, padding):
+    x, kernel = arrays(shape, kernel_shape)
+    y, pull = jax.vjp(lambda x, k: conv2d(x, k, padding=padding), x, kernel)
+    assert _winograd.pays((shape[0], y.shape[1] + 2, y.shape[2] + 2, shape[3]), kernel_shape)
+    text = jax.jit(lambda x, k: conv2d(x, k, padding=padding)).lower(x, kernel).as_text()
+    assert "stablehlo.convolution" not in text
+    g = np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
+    for actual, expected in zip((y, *pull(g)), by_taps(x, kernel, g, (1, 1), padding), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=4e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_shape", "why"),
+    [
+        ((1, 18, 18, 64), (3, 3, 64, 64), "the kernel's transform is not worth one image"),
+        ((64, 18, 18, 32), (3, 3, 32, 64), "few channels"),
+        ((64, 18, 18, 64), (5, 5, 64, 64), "no form for this kernel"),
+        ((64, 7, 7, 64), (3, 3, 64, 64), "64 computed for 25 asked"),
+        (("b", 18, 18, 64), (3, 3, 64, 64), "any number of images"),
+    ],
+)
+def test_the_winograd_form_is_left_where_it_does_not_pay(shape, kernel_shape, why):
+    assert not _winograd.pays(shape, kernel_shape), why
 
 
 def test_value_is_scipys_correlation():
