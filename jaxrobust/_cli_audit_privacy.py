@@ -14,9 +14,14 @@ from jaxrobust import _cli_privacy
 @click.option(
     "--attacker-split",
     type=click.Choice(["train", "held-out"]),
-    default="train",
-    show_default=True,
-    help="Who attacks the test people (images): those that the run was trained on, or half of the tested.",
+    help="Who attacks the test people (images): those that the run was trained on (the default), or half of "
+    "the tested.",
+)
+@click.option(
+    "--attackers",
+    metavar="NAME",
+    help="The attacker's own set instead, such as folder:PATH, brought to the run's images; all of it "
+    "attacks all test people (images).",
 )
 @common.data_dir_option
 @click.option(
@@ -104,9 +109,9 @@ from jaxrobust import _cli_privacy
 )
 @common.which_option
 def privacy(
-    runs, attacker_split, data_dir, features, protections, white_box, mitigations, steps, width, optimise,
-    optimise_steps, num_attackers, num_victims, perceptual, far, pictures, batch_size, seeds, num_draws,
-    report, which,
+    runs, attacker_split, attackers, data_dir, features, protections, white_box, mitigations, steps, width,
+    optimise, optimise_steps, num_attackers, num_victims, perceptual, far, pictures, batch_size, seeds,
+    num_draws, report, which,
 ):  # fmt: skip
     """How much of a person do a model's features give away?
 
@@ -121,9 +126,12 @@ def privacy(
       jaxrobust audit privacy runs/fold0 runs/fold1 runs/fold2 runs/fold3 --no-pictures
       jaxrobust audit privacy runs/fold0 --mitigations truncated:keep=32,quantised:bits=1,noisy:ratio=0.5
       jaxrobust audit privacy runs/fold0 --features conv4 --features-only --attacker-split held-out
+      jaxrobust audit privacy runs/fold0 --attackers folder:celebrities
     """
     from jaxrobust import audits, experiments
 
+    if attackers is not None and attacker_split is not None:
+        raise ValueError("--attacker-split divides the run's own set, --attackers brings another; leave one.")
     every = [experiments.load_run(run, which=which) for run in runs]
     first = every[0]
     plan = privacy_plan(
@@ -146,7 +154,8 @@ def privacy(
         found = _cli_privacy.audit_runs(
             every,
             plan,
-            attacker_split=attacker_split,
+            attacker_split=attacker_split or "train",
+            attackers=attackers,
             data_dir=data_dir,
             num_attackers=num_attackers,
             num_victims=num_victims,
@@ -164,7 +173,7 @@ def privacy(
         facts={
             "checkpoint": ", ".join(f"step {run.step}" for run in every),
             "training": experiments.summary(first.experiment),
-            "attackers": attacker_split,
+            "attackers": attackers or attacker_split or "train",
         },
         pictures=pictures,
     )

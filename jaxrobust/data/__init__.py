@@ -17,7 +17,13 @@ from jaxrobust.data.digits import load_digits
 from jaxrobust.data.export import export_npz
 from jaxrobust.data.feed import Cursor, Feed, ResidentFeed, to_float
 from jaxrobust.data.folder import load_folder
-from jaxrobust.data.identities import Identities, IdentityFold, identity_folds, load_identities
+from jaxrobust.data.identities import (
+    Identities,
+    IdentityFold,
+    identity_folds,
+    join_identities,
+    load_identities,
+)
 from jaxrobust.data.info import info
 from jaxrobust.data.lfw_pairs import read_lfw_pairs
 from jaxrobust.data.npz import load_npz
@@ -105,6 +111,7 @@ __all__ = [
     "fold_pairs",
     "identity_folds",
     "info",
+    "join_identities",
     "join_pairs",
     "load",
     "load_identities",

@@ -63,6 +63,32 @@ class Identities(NamedTuple):
         return _sets.ImageSet(_sets.take(self.images, index), label[self.identity[index]])
 
 
+def join_identities(first: Identities, second: Identities) -> Identities:
+    """The people of two sets, the first's before the second's; names say which set they are from.
+
+    Whoever is in both is two people afterwards. Images of the same size and channels are read into memory.
+
+    Raises:
+        ValueError: for images of another size or number of channels.
+
+    >>> faces = load_identities("orl", size=(8, 8))
+    >>> both = join_identities(faces, faces)
+    >>> both.num_people, both.names[40], both.identity[400]
+    (80, 'orl: s1', np.int32(40))
+    """
+    if first.images.shape[1:] != second.images.shape[1:]:
+        raise ValueError(
+            f"{first.name} has images {list(first.images.shape[1:])}, {second.name} "
+            f"{list(second.images.shape[1:])}; load them with one size and channels."
+        )
+    sets = (first, second)
+    images = np.concatenate([np.asarray(one.images[np.arange(len(one.identity))]) for one in sets])
+    identity = np.concatenate([first.identity, second.identity + first.num_people]).astype(np.int32)
+    names = tuple(f"{one.name}: {person}" for one in sets for person in one.names)
+    digest = hashlib.sha256(f"{first.fingerprint} {second.fingerprint}".encode()).hexdigest()[:16]
+    return Identities(images, identity, names, digest, f"{first.name} and {second.name}")
+
+
 class IdentityFold(NamedTuple):
     """Three sets of people without a common member: int32 indices into `Identities.names`, ascending."""
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxrobust import _cli_privacy, data, experiments
 from jaxrobust._cli_audit_privacy import mitigations_of, privacy_plan
@@ -536,6 +537,36 @@ def test_the_command_audits_faces_whom_nobody_saw(tmp_path, command):
     assert "attackers: The model was trained on none of these 5 people." in out
     page = (tmp_path / "out" / "privacy.html").read_text()
     assert "data:image/png" not in page and "1 - EER" not in page and "TAR at FAR 5%" in page
+
+    rng = np.random.default_rng(0)
+    for person in range(12):
+        (tmp_path / "strangers" / f"p{person}").mkdir(parents=True)
+        for image in range(1 + (person > 3)):
+            pixels = rng.integers(0, 256, (20, 18), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "strangers" / f"p{person}" / f"{image}.png")
+    brought = ("--attackers", f"folder:{tmp_path / 'strangers'}", "--no-pictures", "--far=0.05")
+    code, out, err = command("audit", "privacy", folder, *QUICK, *brought, "--report", tmp_path / "brought")
+    assert code == 0, err
+    assert "10 people attack, 2 of the attacker's are held out, 10 are victims" in out
+    code, _, err = command("audit", "privacy", folder, *QUICK, "--attackers=orl")
+    assert code and "is what clean was made from, victims and all" in err
+    code, _, err = command("audit", "privacy", folder, *brought, "--attacker-split=train")
+    assert code and "--attackers brings another; leave one" in err
+
+
+def test_the_attacker_of_a_classifier_brings_images(digits_run, tmp_path):
+    run = experiments.load_run(digits_run)
+    found = data.load("digits")
+    darker = {part: np.asarray(getattr(found, part).images) // 2 for part in ("train", "test")}
+    np.savez(
+        tmp_path / "own.npz",
+        **{f"{part}_images": images[:200] for part, images in darker.items()},
+        **{f"{part}_labels": getattr(found, part).labels[:200] for part in darker},
+    )
+    report = _cli_privacy.audit_runs([run], small(), attackers=f"npz:{tmp_path / 'own.npz'}")
+    assert any("which the attacker brought" in line for line in report.division)
+    with pytest.raises(ValueError, match=r"is what .* was made from"):
+        _cli_privacy.audit_runs([run], small(), attackers="digits")
 
 
 def test_two_models_are_compared_on_the_same_people(itself, tmp_path, command):
