@@ -44,8 +44,7 @@ from jaxrobust._cli_audit_privacy import mitigations_of, privacy_plan
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the report and of its decoders, which are taken again; other settings of --steps, "
-    "--features or the run need another folder. Default RUN/release.",
+    help="Folder of the report and of its decoders, which are taken again. Default RUN/release.",
 )
 @common.which_option
 def everything(

@@ -104,8 +104,7 @@ from jaxrobust import _cli_privacy
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the report and of the decoders, from which a killed audit goes on; other settings need "
-    "another folder. Default RUN/privacy.",
+    help="Folder of the report and of the decoders, from which a killed audit goes on. Default RUN/privacy.",
 )
 @common.which_option
 def privacy(

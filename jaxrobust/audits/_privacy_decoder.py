@@ -1,5 +1,7 @@
 """Decoders of a privacy audit: trained through the one loop, each in its own folder, so that it resumes."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -69,12 +71,12 @@ def train_decoder(
         audit: its settings.
         features_fn: what is published.
         attackers: whom it is trained on.
-        name: of its folder.
+        name: of its folder, before a hash.
         feature_weight: lambda_3.
         seed: of its weights, the order of images and their flips.
         bench: where.
-        about: the victim's hash and the data's: with the settings they are the checkpoints' configuration, so
-            that a run that is resumed with another victim is refused.
+        about: the victim's hash and the data's: with the settings they name the folder, so that a decoder is
+            taken again for the same victim, images and settings, and for no others.
     """
     images = attackers.images
     net = Decoder(image_shape=(images.shape[1], images.shape[2], images.shape[3]), width=audit.width)
@@ -113,7 +115,9 @@ def train_decoder(
     checkpoints = None
     if bench.folder is not None:
         every = max(audit.steps // _PARTS, 1)
-        checkpoints = Checkpoints(bench.folder / name, config=settings, keep=1, save_every=every)
+        checkpoints = Checkpoints(
+            bench.folder / _own(name, settings), config=settings, keep=1, save_every=every
+        )
     sizes = BatchSizes(labelled=audit.batch_size, unlabelled=0)
     start = time.perf_counter()
     state = fit(
@@ -135,6 +139,11 @@ def train_decoder(
         return decode(model, params, stats, features, batch_size=audit.batch_rows)
 
     return Trained(reconstruct, time.perf_counter() - start)
+
+
+def _own(name: str, settings: Mapping[str, Any]) -> str:
+    """The name with eight digits of a hash over all that decides a decoder."""
+    return f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,7 @@ def audit_privacy(
 
     Raises:
         ValueError: people (or images) who attack and are attacked, victims with one image, fewer than two
-            people on a side, features that are not finite, decoders in `folder` of another victim or other
-            settings, numbers out of range.
+            people on a side, features that are not finite, numbers out of range.
     """
     start = time.perf_counter()
     every = [divisions] if isinstance(divisions, Division) else list(divisions)
