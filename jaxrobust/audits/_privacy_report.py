@@ -151,6 +151,8 @@ class PrivacyReport:
                 cells = [row.name, str(row.size), row.leak.percent(), row.band, row.utility.percent()]
                 lines.append(f"| {' | '.join(cells)} |")
             lines.append("")
+            if (seeds := self.facts.get("num_decoder_seeds", 1)) > 1:
+                lines += [f"Behind a mitigation one decoder of a fold, as published {seeds}.", ""]
         unit = "people" if self.form == "people" else "images"
         lines.append(f"Intervals: 95%, by resampling {unit}.")
         return "\n".join([*lines, *(f"Warning: {warning}" for warning in self.warnings)])
