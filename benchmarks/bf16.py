@@ -23,7 +23,7 @@ from jaxrobust.experiments import Run
 from jaxrobust.models import Precision
 
 RUN = Path("runs/srt_mnist/pixels/srt-seed0")
-ATTACKS = "none,fgsm,mi_fgsm,pgd:steps=40,restarts=2,apgd"
+ATTACKS = "none,fgsm,mi_fgsm,pgd:steps=40,restarts=2,apgd_ce"
 NUM = 2000
 
 

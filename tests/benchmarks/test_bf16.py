@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bf16
+from jaxrobust import evaluation
 from jaxrobust.experiments import Run, registry
 from jaxrobust.models import TinyCNN, build
 
@@ -60,3 +61,8 @@ def test_the_interval_covers_and_has_a_width_where_nothing_changed():
         interval = bf16.paired(np.isin(kind, [0, 1]), np.isin(kind, [0, 2]))
         covered += interval["low"] <= -0.03 <= interval["high"]
     assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_what_it_attacks_with_by_default_is_known():
+    threat = registry.get("mnist_srt").threat
+    assert len(evaluation.suite(evaluation.split_names(bf16.ATTACKS), threat)) == 5
