@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxrobust import training
+from jaxrobust import data, training
 from jaxrobust.data import BatchSizes
 from jaxrobust.experiments import _results, codec
 from jaxrobust.experiments._files import read_rows
@@ -93,6 +93,22 @@ def test_the_first_seed_of_all_comes_before_the_further_ones_of_rivals(tmp_path)
     # An interruption loses one slow attack.
     assert [cell.attacks for cell in slow][-1] == ("autoattack",) and all(len(c.attacks) == 1 for c in slow)
     assert [cell.attacks for cell in jobs[-1].cells] == [fast.attacks]
+
+
+def test_the_modern_recipes_make_the_same_passes_and_meet_autoattack_from_every_seed(tmp_path):
+    spec = SPECS["modern"]
+    rows = spec.make_rows("mnist", Scale.SMALL)
+    sizes = data.BatchSizes(labelled=21, unlabelled=107)
+    assert len({cost.training_passes(row.experiment, sizes) for row in rows}) == 1
+    assert {row.experiment.num_steps for row in rows} == {800}
+    assert [row.experiment.ema_decay for row in rows] == [0.0, 0.99, 0.99, 0.99]
+    assert rows[3].experiment.objective.attack.loss_fn is rows[3].experiment.objective.robust_loss_fn
+    # SRT itself is the one of the published table.
+    of_table3 = {row.key: row.experiment for row in SPECS["table3"].make_rows("mnist", Scale.SMALL)}
+    assert plan.folder_of(rows[0].experiment, tmp_path) == plan.folder_of(of_table3["srt"], tmp_path)
+    jobs = plan.plan(spec, rows, tmp_path, plan.SIZES[Scale.SMALL], (0, 1, 2))
+    assert len(jobs) == 12
+    assert all([cell.attacks for cell in job.cells] == [("none", "pgd"), ("autoattack",)] for job in jobs)
 
 
 @pytest.mark.parametrize("name", ["table2", "table5"])

@@ -71,6 +71,16 @@ def srt_over(
     return claims
 
 
+def modern(rows: Sequence[Row], dataset: str) -> list[Claim]:
+    """Each recipe over SRT as published; the source knows none of them."""
+    return [
+        _over(row.key, "srt", attack, ours=True)
+        for attack in ("pgd", "autoattack")
+        for row in rows
+        if row.key != "srt"
+    ]
+
+
 def _over(first: str, second: str, attack: str, *, ours: bool = False) -> Claim:
     text = f"{TITLES[first]} over {TITLES[second]}"
     return Claim(text, Place(first, attack), Place(second, attack), ours=ours)

@@ -25,7 +25,8 @@ class Sizes:
 
     Attributes:
         num: test images; None for all.
-        num_slow: of those, for the attacks that take minutes, which see the first seed alone; and for curves.
+        num_slow: of those, for the attacks that take minutes, which mostly see the first seed alone; and for
+            curves.
         seeds: of SRT and its strongest rivals; the first alone for the other rows.
         checkpoint_every: steps that a kill loses at most; None for a tenth of the run.
     """
@@ -115,7 +116,7 @@ def _job(spec: Spec, row: Row, seed: int, runs_dir: Path, sizes: Sizes, *, furth
     experiment = row.experiment.seeded(seed)
     folder = folder_of(experiment, runs_dir)
     fast = tuple(column.attack for column in spec.columns if not column.slow)
-    slow = [column.attack for column in spec.columns if column.slow and not further]
+    slow = [one.attack for one in spec.columns if one.slow and (one.every_seed or not further)]
     groups = {FAST: fast, **{f"{SLOW}/{attack}": (attack,) for attack in slow}}
     cells = tuple(
         Cell(

@@ -28,12 +28,13 @@ class Row:
 class Column(NamedTuple):
     """An attack of a table; `published` is the source's name for its column, None where it has none.
 
-    `slow`: tried on fewer images.
+    `slow`: tried on fewer images, and on the first seed alone unless on `every_seed`.
     """
 
     attack: str
     published: str | None
     slow: bool = False
+    every_seed: bool = False
 
 
 class Place(NamedTuple):
