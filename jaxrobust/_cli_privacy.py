@@ -56,6 +56,8 @@ def audit_runs(
     """
     from jaxrobust import experiments, inversion
 
+    if attackers is not None and attacker_split != "train":
+        raise ValueError("attacker_split divides the run's own set, attackers brings another; give one.")
     layer = inversion.Features(layer=audit.threat.layer)
     fns = [inversion.victim_features(layer, run.model, run.params, run.stats) for run in runs]
     shared: dict[str, Any] = {
@@ -71,7 +73,17 @@ def audit_runs(
     else:
         nums = (num_attackers, num_victims)
         found = _classes(runs[0], fns[0], audit, attacker_split, attackers, data_dir, nums, shared, log_fn)
-    return dataclasses.replace(found, warnings=(*_started(runs), *found.warnings))
+    return dataclasses.replace(found, warnings=(*_started(runs), *_brought(attackers), *found.warnings))
+
+
+def _brought(attackers: str | None) -> list[str]:
+    """What nobody can know of a set that the attacker brings."""
+    if attackers is None:
+        return []
+    return [
+        f"Only equal images show that somebody of {attackers} is a victim, or was trained on: other photos "
+        "of the same person (object) are not recognised."
+    ]
 
 
 def _started(runs: Sequence[Any]) -> list[str]:
@@ -163,10 +175,10 @@ def _divided(other: Any, seed: int, first: int) -> tuple[np.ndarray, np.ndarray]
     order = np.random.default_rng((seed, 4)).permutation(other.num_people)
     held_out = _with_two(order, counts)[: max(other.num_people // 5, 2)]
     own = np.setdiff1d(order, held_out)
-    if len(held_out) < 2 or len(own) < 2:
+    if len(held_out) < 2 or len(_with_two(own, counts)) < 2:
         raise ValueError(
             f"{other.name} has {other.num_people} people, {int((counts > 1).sum())} of them with two images: "
-            "two must attack, and two others with two images show whether the attack works. Bring more."
+            "two such must attack, and two others show whether the attack works. Bring more."
         )
     return first + own, first + np.sort(held_out)
 

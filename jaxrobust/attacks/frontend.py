@@ -46,6 +46,7 @@ def attack(
     Args:
         attack: from `jaxrobust.attacks`; equal configurations share one compilation.
         logits_fn: `[b, h, w, c] -> [b, k]`, in eval mode: logits, not probabilities, normalisation inside.
+            For any number of rows: on CPU it sees blocks of them.
         x: `[b, h, w, c]`, a float dtype, in [0, 1] (rounding up to 1e-6 is clipped).
         y: classes `[b]`, or distributions `[b, k]`, of which the argmax counts as the class; the designated
             classes of a targeted attack.

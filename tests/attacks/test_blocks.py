@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxrobust
+from jaxrobust import evaluation, models
 from jaxrobust.attacks import APGD, FAB, PGD, RandomSearch, bpda, eot, exact_gradient
 from jaxrobust.attacks._blocks import by_blocks, num_blocks
 from jaxrobust.neighbourhoods import L2, LInf
@@ -66,6 +67,20 @@ def test_the_model_sees_blocks_also_where_no_gradient_is_taken():
     jaxrobust.attack(attack, logits_fn, IMAGES, LABELS, key=jax.random.key(0))
     # The whole batch is seen once, when the model's answer is checked; 192 candidates at a time are scored.
     assert set(seen) == {96, 32}
+
+
+def test_an_evaluation_shows_the_model_blocks():
+    seen = []
+
+    def logits_fn(params, images):
+        seen.append(len(images))
+        return images.reshape(len(images), -1) @ params
+
+    model = models.from_callable(logits_fn, WEIGHTS, (4, 4, 1))
+    entry = {"none": evaluation.EvalAttack(None)}
+    options = {"batch_size": 96, "seed": 0, "trust_checks": False, "num_devices": 1}
+    evaluation.evaluate(model, WEIGHTS, {}, IMAGES, LABELS, entry, **options)
+    assert 32 in seen
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ def test_every_case_is_ours_and_its_budget_is_taken():
             assert hash(attack) is not None
     grid = side_ours.ATTACKS["grid_adv"][1](1.0, cases.task(MODEL, "grid_adv").settings)
     assert np.prod(grid.granularity) == 775 == cases.task(MODEL, "grid_adv").passes.forwards
+    first = side_ours.ATTACKS["grid_first"][1](1.0, cases.task(MODEL, "grid_first").settings)
+    assert first == dataclasses.replace(grid, stop_at_success=True)
     assert side_ours.evaluated(
         side_ours.ATTACKS["autoattack"][1](0.3, cases.task(MODEL, "autoattack").settings)
     )

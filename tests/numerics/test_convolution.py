@@ -76,33 +76,50 @@ def test_value_and_gradients_tap_by_tap(case):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("shape", "kernel_shape", "padding"),
-    [
-        ((8, 16, 16, 64), (3, 3, 64, 72), "SAME"),
-        ((13, 14, 17, 72), (3, 3, 72, 64), "VALID"),
-        ((9, 15, 14, 64), (3, 3, 64, 64), ((1, 0), (2, 1))),
-    ],
-)
-def test_the_winograd_form_is_a_convolution(shape, kernel_shape, padding):
+WINOGRAD = {
+    "same": ((2, 16, 16, 64), (3, 3, 64, 72), (1, 1), "SAME"),
+    "valid, no multiple of four": ((3, 19, 20, 72), (3, 3, 72, 64), (1, 1), "VALID"),
+    "uneven padding": ((2, 15, 14, 64), (3, 3, 64, 64), (1, 1), ((1, 0), (2, 1))),
+    "gradient of a stride": ((2, 32, 32, 64), (3, 3, 64, 72), (2, 2), "SAME"),
+}
+
+
+@pytest.mark.parametrize("case", WINOGRAD.values(), ids=WINOGRAD.keys())
+def test_the_winograd_form_is_a_convolution_and_its_gradient_too(case):
+    shape, kernel_shape, strides, padding = case
     x, kernel = arrays(shape, kernel_shape)
-    y, pull = jax.vjp(lambda x, k: conv2d(x, k, padding=padding), x, kernel)
-    assert _winograd.pays((shape[0], y.shape[1] + 2, y.shape[2] + 2, shape[3]), kernel_shape)
-    text = jax.jit(lambda x, k: conv2d(x, k, padding=padding)).lower(x, kernel).as_text()
-    assert "stablehlo.convolution" not in text
+
+    def input_gradient(x, kernel, g):
+        return jax.vjp(lambda x: conv2d(x, kernel, strides=strides, padding=padding), x)[1](g)[0]
+
+    y, pull = jax.vjp(lambda x, k: conv2d(x, k, strides=strides, padding=padding), x, kernel)
     g = np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
-    for actual, expected in zip((y, *pull(g)), by_taps(x, kernel, g, (1, 1), padding), strict=True):
+    # What is left to be a convolution of its own is the value of a strided one.
+    text = jax.jit(input_gradient).lower(x, kernel, g).compile().as_text()
+    assert "convolution(" not in text
+    for actual, expected in zip((y, *pull(g)), by_taps(x, kernel, g, strides, padding), strict=True):
         np.testing.assert_allclose(actual, expected, atol=4e-5 * np.abs(expected).max())
+
+
+def test_the_winograd_form_of_a_row_does_not_depend_on_the_others():
+    x, kernel = arrays((5, 16, 16, 64), (3, 3, 64, 64))
+    whole = jax.jit(conv2d)(x, kernel)
+    alone = jax.jit(jax.vmap(lambda row: conv2d(row[None], kernel)[0]))(x)
+    largest = float(jnp.abs(whole).max())
+    np.testing.assert_allclose(conv2d(x[3:4], kernel)[0], whole[3], atol=1e-5 * largest)
+    np.testing.assert_allclose(alone, whole, atol=1e-5 * largest)
+    narrow = conv2d(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_allclose(narrow.astype(jnp.float32), whole, atol=0.02 * largest)
 
 
 @pytest.mark.parametrize(
     ("shape", "kernel_shape", "why"),
     [
-        ((1, 18, 18, 64), (3, 3, 64, 64), "the kernel's transform is not worth one image"),
+        ((64, 10, 10, 256), (3, 3, 256, 256), "the kernel's transform is not worth four tiles"),
         ((64, 18, 18, 32), (3, 3, 32, 64), "few channels"),
         ((64, 18, 18, 64), (5, 5, 64, 64), "no form for this kernel"),
-        ((64, 7, 7, 64), (3, 3, 64, 64), "64 computed for 25 asked"),
-        (("b", 18, 18, 64), (3, 3, 64, 64), "any number of images"),
+        ((64, 15, 3, 64), (3, 3, 64, 64), "64 computed for 13 asked"),
     ],
 )
 def test_the_winograd_form_is_left_where_it_does_not_pay(shape, kernel_shape, why):

@@ -130,7 +130,8 @@ SPECS: Mapping[str, Spec] = {
             Column("autoattack", None, slow=True, every_seed=True),
         ),
         claims=orderings.modern,
-        about="Every row makes the same passes on the same batches. What was added is from the literature "
-        "after the source, with settings written down before anything was run.",
+        about="Every row makes the same passes on the same batches, with settings written down before "
+        "anything was run. Not tried: perturbed weights (AWP), which cost a pass more, and a larger "
+        "unlabelled share, since every image is used already.",
     ),
 }
