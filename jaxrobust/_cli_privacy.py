@@ -173,12 +173,14 @@ def _divided(other: Any, seed: int, first: int) -> tuple[np.ndarray, np.ndarray]
     """The people of the attacker's own set: those who attack, and a fifth, with two images, held out."""
     counts = np.bincount(other.identity, minlength=other.num_people)
     order = np.random.default_rng((seed, 4)).permutation(other.num_people)
-    held_out = _with_two(order, counts)[: max(other.num_people // 5, 2)]
+    pairs = _with_two(order, counts)
+    # One at least is left to those who attack.
+    held_out = pairs[: max(min(other.num_people // 5, len(pairs) - 1), 2)]
     own = np.setdiff1d(order, held_out)
-    if len(held_out) < 2 or len(_with_two(own, counts)) < 2:
+    if len(pairs) < 3 or len(own) < 2:
         raise ValueError(
-            f"{other.name} has {other.num_people} people, {int((counts > 1).sum())} of them with two images: "
-            "two such must attack, and two others show whether the attack works. Bring more."
+            f"{other.name} has {other.num_people} people, {len(pairs)} of them with two images: expected "
+            "four, three of them with two, since two attack and two others show whether that works. Bring more."
         )
     return first + own, first + np.sort(held_out)
 

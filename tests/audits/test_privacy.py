@@ -568,6 +568,21 @@ def test_the_command_audits_faces_whom_nobody_saw(tmp_path, command):
     assert code and "--attackers brings another; leave one" in err
 
 
+def test_a_set_that_is_brought_is_divided_or_refused():
+    def brought(*counts):
+        whose = np.repeat(np.arange(len(counts)), counts)
+        images = np.zeros((len(whose), 2, 2, 1), np.uint8)
+        return data.Identities(images, whose, tuple(map(str, range(len(counts)))), "", "brought")
+
+    # A fifth of twenty is all who have two images: one of them is left to attack.
+    own, held_out = _cli_privacy._divided(brought(*[2] * 4, *[1] * 16), 0, first=100)
+    assert len(held_out) == 3 and len(own) == 17 and min(held_out) >= 100
+    assert not set(own) & set(held_out) and all(one < 104 for one in held_out)
+    for counts in ((2, 2, 1, 1), (2, 2, 2)):
+        with pytest.raises(ValueError, match="expected four, three of them with two"):
+            _cli_privacy._divided(brought(*counts), 0, first=0)
+
+
 def test_the_attacker_of_a_classifier_brings_images(digits_run, tmp_path):
     run = experiments.load_run(digits_run)
     found = data.load("digits")

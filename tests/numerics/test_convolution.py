@@ -245,15 +245,17 @@ def test_wrong_arguments_are_named():
         conv2d(x[:, :2], kernel)
 
 
-def test_it_exports_for_any_number_of_images_with_both_gradients():
-    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 4, 2)), jnp.float32)
+@pytest.mark.parametrize(("size", "channels"), [(6, 4), (14, 64)], ids=["plain", "Winograd"])
+def test_it_exports_for_any_number_of_images_with_both_gradients(size, channels):
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, channels, channels)), jnp.float32)
     (rows,) = jax.export.symbolic_shape("b")
-    x = jax.ShapeDtypeStruct((rows, 6, 6, 4), jnp.float32)
+    x = jax.ShapeDtypeStruct((rows, size, size, channels), jnp.float32)
+    assert _winograd.pays((2, size + 2, size + 2, channels), kernel.shape) == (channels == 64)
 
     def gradients(x, kernel):
-        return jax.grad(lambda x, kernel: conv2d(x, kernel).sum(), argnums=(0, 1))(x, kernel)
+        return jax.grad(lambda x, kernel: conv2d(x, kernel, padding="SAME").sum(), argnums=(0, 1))(x, kernel)
 
     exported = jax.export.export(jax.jit(gradients), platforms=["cpu", "cuda", "tpu"])(x, kernel)
-    images = jnp.asarray(np.random.default_rng(1).normal(size=(17, 6, 6, 4)), jnp.float32)
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(17, size, size, channels)), jnp.float32)
     for found, expected in zip(exported.call(images, kernel), gradients(images, kernel)):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

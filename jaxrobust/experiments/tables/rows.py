@@ -160,7 +160,7 @@ def growing(dataset: str, scale: Scale) -> list[Row]:
 
 
 def modern(dataset: str, scale: Scale) -> list[Row]:
-    """SRT, and SRT with what training against adversaries has learnt since, at the same number of passes.
+    """SRT, and SRT with what is customary today, at the same number of passes.
 
     Weights are averaged over about the last twentieth of the run (Gowal et al., arXiv:2010.03593, average
     too); besides, either a pseudo-label counts as much as the net is sure of it, or it gives way to the whole
