@@ -180,7 +180,7 @@ def _divided(other: Any, seed: int, first: int) -> tuple[np.ndarray, np.ndarray]
     if len(pairs) < 3 or len(own) < 2:
         raise ValueError(
             f"{other.name} has {other.num_people} people, {len(pairs)} of them with two images: expected "
-            "four, three of them with two, since two attack and two others show whether that works. Bring more."
+            "four, three of them with two: two attack, two others show whether that works. Bring more."
         )
     return first + own, first + np.sort(held_out)
 
