@@ -25,6 +25,7 @@ from jaxrobust.attacks._nearest import (
 )
 from jaxrobust.attacks._pairs import best_pair
 from jaxrobust.attacks._rows import fold_rows, like_rows
+from jaxrobust.attacks._shrinking import until_all_done
 from jaxrobust.attacks._worst import ascended, class_of, select
 from jaxrobust.numerics.losses import margin
 from jaxrobust.types import Array, AttackResult, Ball, Example, LossFn, ScoreFn
@@ -194,17 +195,13 @@ class JSMA:
         targets = self._targets(score_fn, example)
         num = targets.shape[1]
 
-        def unfinished(carry: tuple[Array, _State]) -> Array:
-            return (carry[1].turn < num).any()
-
-        def body(carry: tuple[Array, _State]) -> tuple[Array, _State]:
-            i, state = carry
+        def step(rows: tuple[Array, Example, Array], state: _State, i: Array) -> _State:
+            keys, example, targets = rows
             target = jnp.take_along_axis(targets, jnp.minimum(state.turn, num - 1)[:, None], axis=1)[:, 0]
-            new = self._step(fold_rows(keys, i), score_fn, example, target, state)
-            return i + 1, select(state.turn < num, new, state)
+            return self._step(fold_rows(keys, i), score_fn, example, target, state)
 
-        _, state = jax.lax.while_loop(unfinished, body, (jnp.int32(0), self._start(example)))
-        nearest = state.nearest
+        rows, start = (keys, example, targets), self._start(example)
+        nearest = until_all_done(step, lambda state: state.turn < num, rows, start).nearest
         if self.prune:
             nearest = self._pruned(fold_rows(keys, _PRUNING), score_fn, example, nearest)
         return to_result(self.neighbourhood, example, nearest)

@@ -20,6 +20,7 @@ from jaxrobust.attacks._nearest import (
     surely_fools,
     to_result,
 )
+from jaxrobust.attacks._shrinking import until_all_done
 from jaxrobust.attacks._worst import select
 from jaxrobust.types import Array, AttackResult, Ball, Example, ScoreFn
 
@@ -113,12 +114,12 @@ class PointWise:
     def __call__(self, keys: Array, score_fn: ScoreFn, example: Example) -> AttackResult:
         """Attacks a batch; see `jaxrobust.types.Attack`."""
         setting = self._setting(keys, example)
-        state = self._begin(score_fn, setting)
 
-        def body(state: _State) -> _State:
-            return select(state.phase != _DONE, self._step(score_fn, setting, state), state)
+        def step(setting: _Setting, state: _State, _: Array) -> _State:
+            return self._step(score_fn, setting, state)
 
-        state = jax.lax.while_loop(lambda state: (state.phase != _DONE).any(), body, state)
+        begun = self._begin(score_fn, setting)
+        state = until_all_done(step, lambda state: state.phase != _DONE, setting, begun)
         return to_result(self.neighbourhood, example, state.nearest)
 
     def scaled(self, factor: float | Array) -> "PointWise":

@@ -1,6 +1,7 @@
 """Ensembles over the rows that are still right: what a member has broken leaves the batch.
 
-The rest is gathered anew in the one compiled shape. What comes out is what the ensemble gives inside jit:
+The rest is gathered anew in one compiled shape, on CPU a small one, so that few rows are padding. What comes
+out is what the ensemble gives inside jit:
 member i draws from `fold_in(key of the row, i)`, the point of the first member that breaks a row stays, and a
 row that nobody breaks keeps the worst of the members' points by the ensemble's loss.
 """
@@ -9,9 +10,11 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.attacks._blocks import ROWS
 from jaxrobust.attacks._worst import ascended
 from jaxrobust.evaluation import _engine
 from jaxrobust.evaluation._engine import Attacked, Predictions, Subject
@@ -73,6 +76,7 @@ def run_attack(
         )
         over = _over(attack, found, targets)
         return Outcome(found, (Share(len(index), int(over.sum()), found.seconds),), np.where(over, 0, -1))
+    s = s.batched(_rows(s))
     members, active, broken_by = members_of(attack), np.arange(len(index)), np.full(len(index), -1)
     parts: list[Attacked] = []
     shares: list[Share] = []
@@ -92,6 +96,14 @@ def run_attack(
         active = active[~over]
     assert best is not None
     return Outcome(_summed(best[0], parts), tuple(shares), broken_by)
+
+
+def _rows(s: Subject) -> int:
+    """The batch of the members: on CPU near `ROWS` for each device, as fast per row as larger ones."""
+    if jax.default_backend() != "cpu":
+        return s.batch_size
+    parts = max(1, round(s.batch_size / (ROWS * s.mesh.size)))
+    return -(-s.batch_size // parts)
 
 
 def _over(attack: Attack, found: Attacked, targets: np.ndarray) -> np.ndarray:
