@@ -78,7 +78,8 @@ def evaluate(
         labels: integers `[n]` in [0, k).
         attacks: `EvalAttack`s by name, e.g. from `suites.suite`; the clean row `none` is always there.
         batch_size: rows per compiled call on this host, all its devices together, rounded up to a multiple of
-            their number; the last batch is padded and its padding masked.
+            their number; the last batch is padded and its padding masked. On CPU the members of an ensemble
+            take some 32 rows at a time, of which fewer are padding when few images are left.
         seed: of every draw.
         robust_risk: also attack every image against C(x), for R_rob; about doubles the time.
         trust_checks: look for the signs of an evaluation that cannot be trusted (see `trust`).
