@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", action="append", default=[], metavar="MODEL:ATTACK", help="run a part; again for more"
     )
-    parser.add_argument("--rounds", type=int, default=None, help="instead of each case's own, 3 to 5")
+    parser.add_argument("--rounds", type=int, default=None, help="instead of each case's own, 3 to 15")
     parser.add_argument(
         "--root", type=Path, default=None, help=f"models and records; default: {problem.ROOT}"
     )

@@ -18,8 +18,9 @@ S = TypeVar("S", bound=PyTree)
 C = TypeVar("C", bound=PyTree)
 
 SHRINK = 4
-"""When so many times fewer rows are left they go on by themselves; each size is compiled."""
-_FEWEST = 2
+"""When so many times fewer rows are left they go on by themselves. Each size is compiled: there are few."""
+FEWEST = 8
+"""No batch shrinks to fewer rows than these, for whom another compilation would hardly pay."""
 
 
 def until_all_done(
@@ -43,7 +44,7 @@ def _run(
 ) -> S:
     num = active_fn(state).shape[0]
     fewer = num // SHRINK if jax.default_backend() == "cpu" else 0
-    fewer = fewer if fewer >= _FEWEST else 0
+    fewer = fewer if fewer >= FEWEST else 0
 
     def unfinished(carry: tuple[Array, S]) -> Array:
         return active_fn(carry[1]).sum() > fewer

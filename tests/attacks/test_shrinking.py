@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.attacks import _shrinking
+from jaxrobust.attacks import JSMA, PointWise, _shrinking
 from jaxrobust.attacks._shrinking import until_all_done
+from jaxrobust.neighbourhoods import L0
+from jaxrobust.types import Example
 
 
 def collatz(context, state, i):
@@ -70,6 +72,29 @@ def test_few_long_rows_run_in_a_small_batch(monkeypatch):
 
     total, rows = work()
     assert total == 63 + 111
-    assert rows < 64 * 8
-    monkeypatch.setattr(_shrinking.jax, "default_backend", lambda: "gpu")
+    assert rows == 64 + 110 * 16
+    monkeypatch.setattr(_shrinking, "FEWEST", 65)
     assert work() == (total, 64 * 111)
+
+
+@pytest.mark.parametrize("attack", [JSMA, PointWise])
+def test_an_attack_finds_the_same_whether_its_batch_shrinks_or_not(monkeypatch, attack):
+    weights = jax.random.normal(jax.random.key(0), (16, 3))
+    images = jax.random.uniform(jax.random.key(1), (33, 4, 4, 1))
+
+    def score_fn(x, example):
+        return x.reshape(len(x), -1) @ weights
+
+    labels = score_fn(images, None).argmax(axis=-1)
+    keys = jax.random.split(jax.random.key(2), 33)
+
+    def found():
+        run = jax.jit(lambda k, ex: attack(neighbourhood=L0(eps=3))(k, score_fn, ex))
+        return run(keys, Example(image=images, target=labels))
+
+    shrunk = found()
+    monkeypatch.setattr(_shrinking, "FEWEST", 34)
+    whole = found()
+    assert shrunk.found.any()
+    np.testing.assert_array_equal(shrunk.found, whole.found)
+    np.testing.assert_allclose(shrunk.image, whole.image, atol=1e-6)

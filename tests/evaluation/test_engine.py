@@ -92,6 +92,31 @@ def test_an_ensemble_over_the_survivors_is_the_ensemble_inside_jit(linear, membe
     ]
 
 
+def test_on_cpu_members_take_small_batches_and_find_the_same(linear, monkeypatch):
+    members, sizes = Ensemble(attacks=(WEAK, NEAR, FINAL)), []
+    real = _engine.run_attack
+
+    def noting(s, *args, **options):
+        sizes.append(s.batch_size)
+        return real(s, *args, **options)
+
+    monkeypatch.setattr(_engine, "run_attack", noting)
+    s = _engine.subject(
+        linear.model, linear.params, {}, linear.images, linear.labels,
+        batch_size=len(linear.labels), seed=3, num_devices=1,
+    )  # fmt: skip
+    index = np.arange(s.n)
+    found = {}
+    for rows in (s.n, 8):
+        sizes.clear()
+        monkeypatch.setattr(_survivors, "ROWS", rows)
+        found[rows] = _survivors.run_attack(s, "e", members, index, s.labels)
+        assert len(sizes) == 3 and len(set(sizes)) == 1
+        assert sizes[0] == s.n if rows == s.n else 6 <= sizes[0] <= 12
+    np.testing.assert_array_equal(found[8].broken_by, found[s.n].broken_by)
+    np.testing.assert_allclose(found[8].found.distance, found[s.n].found.distance, atol=1e-6)
+
+
 def test_members_see_what_the_members_before_them_left(linear):
     members = (WEAK, NEAR, FINAL)
     report = evaluate(
