@@ -1,9 +1,9 @@
 """Ensembles over the rows that are still right: what a member has broken leaves the batch.
 
 The rest is gathered anew in one compiled shape, on CPU a small one, so that few rows are padding. What comes
-out is what the ensemble gives inside jit: member i draws from `fold_in(key of the row, i)`, the point of the
-first member that breaks a row stays, and a row that nobody breaks keeps the worst of the members' points by the
-ensemble's loss.
+out is what the ensemble gives inside jit: member i draws from `fold_in(key of the row, i)`, the point of
+the first member that breaks a row stays, and a row that nobody breaks keeps the worst of the members' points
+by the ensemble's loss.
 """
 
 import math
