@@ -100,8 +100,8 @@ def test_the_modern_recipes_make_the_same_passes_and_meet_autoattack_from_every_
     rows = spec.make_rows("mnist", Scale.SMALL)
     sizes = data.BatchSizes(labelled=21, unlabelled=107)
     assert len({cost.training_passes(row.experiment, sizes) for row in rows}) == 1
-    assert {row.experiment.num_steps for row in rows} == {800}
-    assert [row.experiment.ema_decay for row in rows] == [0.0, 0.975, 0.975, 0.975]
+    assert {row.experiment.num_steps for row in rows} == {500}
+    assert [row.experiment.ema_decay for row in rows] == [0.0, 0.96, 0.96, 0.96]
     # It is reached before the middle of the run: until then the average forgets faster (`make_train_step`).
     for row in rows[1:]:
         middle = row.experiment.num_steps / 2
