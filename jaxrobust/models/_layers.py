@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.numerics.convolution import Padding, conv2d
+from jaxrobust.numerics.group_norm import group_norm
 from jaxrobust.types import Array
 
 he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -126,17 +127,7 @@ class GroupNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones_init(), (features,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (features,), jnp.float32)
         groups = math.gcd(features, self.groups) if x.shape[1] * x.shape[2] > 1 else 1
-        x = x.astype(jnp.float32)
-        centred = x - _group_mean(x, groups)
-        var = _group_mean(jnp.square(centred), groups)
-        return (centred * (jax.lax.rsqrt(var + self.eps) * scale) + bias).astype(self.dtype)
-
-
-def _group_mean(x: Array, groups: int) -> Array:
-    """Means `[b, 1, 1, c]` over pixels and the channels of a group: pixels first, along the fast axis."""
-    means = x.mean((1, 2))
-    grouped = means.reshape(x.shape[0], groups, -1).mean(-1)
-    return jnp.repeat(grouped, x.shape[3] // groups, axis=-1)[:, None, None]
+        return group_norm(x.astype(jnp.float32), scale, bias, groups, self.eps).astype(self.dtype)
 
 
 NORMS = {"batch": BatchNorm, "group": GroupNorm}

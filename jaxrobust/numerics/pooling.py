@@ -36,27 +36,28 @@ def max_pool(x: Array, *, window: tuple[int, int] = (2, 2)) -> Array:
     return _max_pool(tuple(window), x.shape[1:3], x)
 
 
-def _parts(window: tuple[int, int], x: Array) -> list[Array]:
-    """The windows' pixels, one array `[b, i, j, c]` per place in the window."""
+def _windows(window: tuple[int, int], x: Array) -> Array:
+    """`[b, i, p, j, q, c]`: the pixels (p, q) of each window (i, j)."""
     (b, h, w, c), (p, q) = x.shape, window
-    x = x[:, : h // p * p, : w // q * q].reshape(b, h // p, p, w // q, q, c)
-    return [x[:, :, i, :, j] for i in range(p) for j in range(q)]
+    return x[:, : h // p * p, : w // q * q].reshape(b, h // p, p, w // q, q, c)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _max_pool(window: tuple[int, int], size: tuple[int, int], x: Array) -> Array:
-    return functools.reduce(jnp.maximum, _parts(window, x))
+    parts, (p, q) = _windows(window, x), window
+    return functools.reduce(jnp.maximum, (parts[:, :, i, :, j] for i in range(p) for j in range(q)))
 
 
 def _forward(window, size, x):
     # The place of the maximum is all that the gradient needs: a sixteenth of x in float32 and 2x2 windows.
-    maximum = _max_pool(window, size, x)
-    parts = _parts(window, x)
-    dtype = jnp.int8 if len(parts) <= 127 else jnp.int32
-    place = jnp.full(maximum.shape, len(parts) - 1, dtype)
-    for n in reversed(range(len(parts) - 1)):
-        place = jnp.where(parts[n] == maximum, jnp.asarray(n, dtype), place)
-    return maximum, place
+    # Both are reductions, since XLA keeps what those give; what is elementwise it makes anew, on CPU, wherever
+    # the gradient reads it, together with all that led to it.
+    parts, last = _windows(window, x), window[0] * window[1] - 1
+    maximum = jax.lax.reduce(parts, jnp.asarray(-jnp.inf, x.dtype), jax.lax.max, (2, 4))
+    dtype = jnp.int8 if last < 127 else jnp.int32
+    places = jnp.arange(last + 1, dtype=dtype).reshape(window[0], 1, window[1], 1)
+    where_largest = jnp.where(parts == maximum[:, :, None, :, None], places, jnp.asarray(last, dtype))
+    return maximum, jax.lax.reduce(where_largest, jnp.asarray(last, dtype), jax.lax.min, (2, 4))
 
 
 def _backward(window, size, place, g):

@@ -74,9 +74,9 @@ def test_tables_share_the_runs_of_equal_models(tmp_path):
     two, three, _, six, figure, seven, growth = folders
     assert two["standard"] == three["standard"] == figure["pixels/standard"] == seven["pixels/standard"]
     assert three["rt_full"] == growth["srt@0"]
-    assert three["srt"] == figure["pixels/srt"] == growth["srt@49000"]
+    assert three["srt"] == figure["pixels/srt"] == growth["srt@58000"]
     assert six["srt"] == figure["geometry/srt"] != three["srt"]
-    assert two["srt@0.2"] != two["srt@0.8"]
+    assert two["srt@0.2"] != two["srt@0.8"] == three["srt"]
     assert len({folder for table in folders for folder in table.values()}) <= 29
 
 
@@ -89,7 +89,7 @@ def test_the_first_seed_of_all_comes_before_the_further_ones_of_rivals(tmp_path)
     assert {job.row.key for job in jobs[len(rows) :]} == {"rt_full", "uat", "srt"}
     assert {r.key for r in spec.make_rows("cifar10", Scale.SMALL) if r.rival} == {"rt_full", "rst", "srt"}
     fast, *slow = jobs[0].cells
-    assert fast.num == 2000 and {cell.num for cell in slow} == {500}
+    assert fast.num == 2000 and {cell.num for cell in slow} == {200}
     # An interruption loses one slow attack.
     assert [cell.attacks for cell in slow][-1] == ("autoattack",) and all(len(c.attacks) == 1 for c in slow)
     assert [cell.attacks for cell in jobs[-1].cells] == [fast.attacks]
@@ -117,11 +117,13 @@ def test_the_modern_recipes_make_the_same_passes_and_meet_autoattack_from_every_
 
 @pytest.mark.parametrize("name", ["table2", "table5"])
 def test_further_seeds_of_the_tables_of_lam_are_those_of_one_lam(name):
-    for scale in (Scale.SMALL, Scale.PAPER):
+    # At `small` that of the tables of defences, so that the runs are the same.
+    small = 0.8 if name == "table2" else 0.2
+    for scale, lam in ((Scale.SMALL, small), (Scale.PAPER, 0.2)):
         rows = SPECS[name].make_rows("mnist", scale)
-        assert {row.key for row in rows if row.rival} == {"rt_full@0.2", "srt@0.2"}
+        assert {row.key for row in rows if row.rival} == {f"rt_full@{lam}", f"srt@{lam}"}
     assert [row.key for row in SPECS[name].make_rows("mnist", Scale.SMALL) if row.key[:3] == "rt@"] == [
-        "rt@0.2"
+        f"rt@{small}"
     ]
 
 
@@ -157,7 +159,9 @@ def test_settings_of_the_scales():
             assert (type(gpu.model).__name__ == "PreActResNet18") == (dataset == "cifar10")
         small = {d: setting(d, Scale.SMALL, kind) for d in ("mnist", "cifar10")}
         assert small["cifar10"].base.labelled_per_step == 64 and small["cifar10"].lam_warmup > 0
-        assert small["mnist"].base.labelled_per_step is None and small["mnist"].lam_warmup == 0
+        assert small["mnist"].base.labelled_per_step == 21 and small["mnist"].lam_warmup == 0
+        # A short run sees its labels often only where they are few.
+        assert small["mnist"].base.image_data.num_labelled == 1_000
     for name in ("table4", "table6"):
         rows = {row.key: row.experiment.objective for row in SPECS[name].make_rows("cifar10", Scale.SMALL)}
         assert all(o.lam_warmup == 0.4 for o in rows.values() if hasattr(o, "lam_warmup"))

@@ -39,7 +39,7 @@ class Sizes:
 
 SIZES = {
     Scale.TINY: Sizes(num=100, num_slow=20, seeds=(0,)),
-    Scale.SMALL: Sizes(num=2000, num_slow=500, seeds=(0, 1, 2)),
+    Scale.SMALL: Sizes(num=2000, num_slow=200, seeds=(0, 1, 2)),
     Scale.GPU: Sizes(num=None, num_slow=2000, seeds=(0, 1, 2), checkpoint_every=50),
     Scale.PAPER: Sizes(num=None, num_slow=1000, seeds=(0, 1, 2), checkpoint_every=200),
 }

@@ -6,7 +6,7 @@ from typing import Any
 from jaxrobust import evaluation
 from jaxrobust.attacks import PGD, RandomSearch
 from jaxrobust.attacks import Sequence as Composite
-from jaxrobust.experiments.experiment import Experiment
+from jaxrobust.experiments.experiment import BatchForm, Experiment
 from jaxrobust.experiments.tables.plan import Job
 from jaxrobust.experiments.tables.settings import DATASETS, Scale
 from jaxrobust.experiments.tables.spec import Row, Spec
@@ -20,6 +20,7 @@ def setting(spec: Spec, rows: Sequence[Row], dataset: str, scale: Scale) -> dict
     keys = {row.key for row in rows}
     paper = [row for row in paper if row.key in keys] or paper
     tellers: dict[str, Callable[[Row], str]] = {
+        "images": lambda row: images(row.experiment),
         "net": lambda row: net(row.experiment),
         "training": lambda row: _length(row.experiment),
         "inner attack": lambda row: _inner(row.experiment),
@@ -28,7 +29,11 @@ def setting(spec: Spec, rows: Sequence[Row], dataset: str, scale: Scale) -> dict
     found = {}
     for name, tell in tellers.items():
         ours, theirs = by_row(rows, tell), by_row(paper, tell)
-        beside = f" (published: {theirs})" if name in ("net", "training") and theirs not in ("", ours) else ""
+        beside = (
+            f" (published: {theirs})"
+            if name in ("images", "net", "training") and theirs not in ("", ours)
+            else ""
+        )
         found[name] = ours + beside
     longer = {_ratio(one, rows) for one in paper} - {None, 1}
     if longer:
@@ -55,6 +60,20 @@ def _which(titles: Sequence[str], rows: Sequence[Row]) -> str:
     """Some of the rows by their titles, or by those that are not among them."""
     rest = [row.title for row in rows if row.title not in titles]
     return f"all but {' / '.join(rest)}" if len(rest) < len(titles) else " / ".join(titles)
+
+
+def images(experiment: Experiment) -> str:
+    """How many training images have labels, and how many are there without.
+
+    >>> from jaxrobust.experiments import get
+    >>> images(get("mnist1k_srt"))
+    '1,000 labelled and 9,000 unlabelled'
+    """
+    data = experiment.image_data
+    if experiment.batches is not BatchForm.MIXED or data.num_unlabelled == 0:
+        return f"{data.num_labelled:,} labelled"
+    others = "all other ones" if data.num_unlabelled is None else f"{data.num_unlabelled:,}"
+    return f"{data.num_labelled:,} labelled and {others} unlabelled"
 
 
 def net(experiment: Experiment) -> str:
