@@ -139,9 +139,9 @@ def _gpu(paper: Setting, dataset: str, kind: Kind) -> Setting:
 def _small(paper: Setting, dataset: str, kind: Kind) -> Setting:
     """The schedule of `mnist1k_*`, chosen on validation images, with 10 inner steps.
 
-    Of MNIST 1,000 images have labels: 500 steps see 10,000 of them six times at most, where the published runs
-    see them hundreds of times, and what is not learnt by heart needs no unlabelled images (docs/results/table2
-    has the numbers). 21 of a mixed batch are labelled, as in the source.
+    Of MNIST 1,000 images have labels: 500 steps see 10,000 of them six times at most, where the published
+    runs see them hundreds of times, and what is not learnt by heart needs no unlabelled images
+    (docs/results/table2/NOTES.md has the numbers). 21 of a mixed batch are labelled, as in the source.
 
     On CIFAR-10 the net is `cifar10_small`'s, and so is the labelled half of a mixed batch. From new weights
     SRT trained that net into one class, the first of its pseudo-labels: lam grows with the radius, so that
