@@ -14,12 +14,12 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int, eps: float) -> 
 
     `y = scale * (x - mean) / sqrt(var + eps) + bias`, with the biased variance.
 
-    The gradient is written out, for autodiff's reads the images once for each of its sums and makes everything
-    that leads to them anew each time, on CPU; with z = (x - mean) / sqrt(var + eps) and h = scale * g it is
+    The gradient is written out: on CPU autodiff's reads the images once for each of its sums and makes all
+    that leads to them anew each time. With z = (x - mean) / sqrt(var + eps) and h = scale * g it is
 
     `dx = (h - mean(h) - z * mean(h * z)) / sqrt(var + eps)`
 
-    of which the means need the sums of g and g * z over pixels, which are the gradients of bias and scale too.
+    The means come from the sums of g and g * z over pixels, which are the gradients of bias and scale too.
 
     Args:
         x: `[b, h, w, c]`.

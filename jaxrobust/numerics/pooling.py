@@ -50,8 +50,8 @@ def _max_pool(window: tuple[int, int], size: tuple[int, int], x: Array) -> Array
 
 def _forward(window, size, x):
     # The place of the maximum is all that the gradient needs: a sixteenth of x in float32 and 2x2 windows.
-    # Both are reductions, since XLA keeps what those give; what is elementwise it makes anew, on CPU, wherever
-    # the gradient reads it, together with all that led to it.
+    # Both are reductions, since XLA keeps what those give; what is elementwise it makes anew, on CPU,
+    # wherever the gradient reads it, together with all that led to it.
     parts, last = _windows(window, x), window[0] * window[1] - 1
     maximum = jax.lax.reduce(parts, jnp.asarray(-jnp.inf, x.dtype), jax.lax.max, (2, 4))
     dtype = jnp.int8 if last < 127 else jnp.int32

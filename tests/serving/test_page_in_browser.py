@@ -181,6 +181,8 @@ def test_a_dropped_and_a_pasted_image_are_taken(server, open_page, files):
 
 def test_all_of_it_by_keyboard_in_the_order_of_the_page(server, open_page, files):
     page = open_page(server.address)
+    # Somebody listens from the start: the browser is told to hand its choosers over in time.
+    page.on("filechooser", lambda chooser: None)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
     with page.expect_file_chooser() as chooser:
