@@ -38,7 +38,11 @@ KINDS = (
     type=click.Choice(["tiny", "small", "gpu", "paper"]),
     help="How much is spent: seconds, two cores, one GPU, or the published setting.  [default: small]",
 )
-@click.option("--jobs", type=int, help="Models at once, each on a device and a share of the cores of its own.  [default: 1]")
+@click.option(
+    "--jobs",
+    type=int,
+    help="Models at once, each on a device and a share of the cores of its own.  [default: 1]",
+)
 @click.option("--dry-run", is_flag=True, help="List the runs and what they are estimated to cost.")
 @click.argument("more_seeds", nargs=-1, type=int, metavar="[SEED]...")
 def reproduce(name, data_dir, runs_dir, out, seeds, only, num, dataset, scale, jobs, dry_run, more_seeds):

@@ -8,6 +8,7 @@ together, the images of another seed's adversarially trained models included.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from jaxrobust.experiments.face_arms import ARMS
 from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.experiments.judge_faces import FaceReport, evaluate_faces
 from jaxrobust.experiments.run import RESULT_FILE, Run, is_finished, load_run, train
+from jaxrobust.experiments.workers import each
 from jaxrobust.models import FaceCNN
 
 OUT = Path("docs/results/face_arms")
@@ -44,6 +46,7 @@ def reproduce(
     only: str | None = None,
     num: int | None = None,
     scale: str = "small",
+    jobs: int = 1,
     dry_run: bool = False,
 ) -> None:
     """Trains and attacks every arm; files are written after every row, so that a kill loses one.
@@ -59,11 +62,14 @@ def reproduce(
         num: genuine pairs that are attacked, and as many impostor pairs, drawn evenly over folds; None for
             the scale's.
         scale: `small`, the named experiments, or `tiny`.
+        jobs: models at once, each with a share of the cores, and on a device of its own where there are
+            several.
         dry_run: list what is missing and train nothing.
     """
     usual = _validate.member("scale", scale, SCALES)
     num = usual if num is None else num
     _validate.at_least("num", num, 1)
+    _validate.at_least("jobs", jobs, 1)
     arms = tuple(ARMS) if only is None else tuple(only.split(","))
     for arm in arms:
         _validate.member("arm", arm, {**ARMS, "srt": ""})
@@ -86,9 +92,13 @@ def reproduce(
         )
         return
     # All are trained first: each is attacked with another seed's images too.
-    for number, (experiment, folder) in enumerate(runs, start=1):
-        log_fn(f"Run {number} of {len(runs)}: {folder.name}.")
-        train(experiment, folder, data_dir=data_dir, log_fn=log_fn)
+    each(
+        runs,
+        functools.partial(_trained, data_dir=data_dir),
+        jobs,
+        log_fn=log_fn,
+        done_fn=lambda run, _: log_fn(f"{run[1].name} is trained."),
+    )
     command = f"jaxrobust reproduce face-arms --seeds {' '.join(map(str, seeds))}"
     command += "" if only is None else f" --only {only}"
     command += "" if scale == "small" else f" --scale {scale}"
@@ -100,10 +110,12 @@ def reproduce(
         rows = [row for row in read_rows(path) if row["key"] in current]
         _face_page.write(rows, out_dir, runs_dir, command)
 
-    for arm, seed in missing:
-        row = _measured(plan, arm, seed, out_dir, data_dir=data_dir, log_fn=log_fn)
-        replace_rows(path, [{**row, "key": plan.key(arm, seed)}], ("arm", "seed"))
+    def keep(cell: tuple[str, int], row: Row) -> None:
+        replace_rows(path, [{**row, "key": plan.key(*cell)}], ("arm", "seed"))
         write()
+
+    measure_fn = functools.partial(_measured, plan=plan, out_dir=out_dir, data_dir=data_dir)
+    each(missing, measure_fn, jobs, log_fn=log_fn, done_fn=keep)
     write()
     log_fn(f"Results: {out_dir / 'README.md'}")
 
@@ -173,10 +185,17 @@ def draws_file(out_dir: Path, arm: str, seed: int) -> Path:
     return out_dir / _face_page.DRAWS / f"{arm}-seed{seed}.npz"
 
 
+def _trained(run: tuple[Experiment, Path], *, data_dir: Path | None, log_fn: LogFn) -> None:
+    experiment, folder = run
+    log_fn(f"{folder.name}:")
+    train(experiment, folder, data_dir=data_dir, log_fn=log_fn)
+
+
 def _measured(
-    plan: _Plan, arm: str, seed: int, out_dir: Path, *, data_dir: Path | None, log_fn: LogFn
+    cell: tuple[str, int], *, plan: _Plan, out_dir: Path, data_dir: Path | None, log_fn: LogFn
 ) -> Row:
     """One row: the folds of an arm and a seed, pooled."""
+    arm, seed = cell
     log_fn(f"{arm}, seed {seed}:")
     runs, other = plan.load(arm, seed), plan.other(seed)
     surrogates = {} if other is None else {f"{SURROGATE}-seed{other}": plan.load(SURROGATE, other)}

@@ -1,10 +1,7 @@
 """The paper's tables and figures: what they are made of, what they say, and one made from end to end."""
 
 import json
-import os
 import re
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ from jaxrobust import data, training
 from jaxrobust.data import BatchSizes
 from jaxrobust.experiments import _results, codec
 from jaxrobust.experiments._files import read_rows
-from jaxrobust.experiments.tables import SPECS, Scale, cost, measure, plan, reproduce, workers
+from jaxrobust.experiments.tables import SPECS, Scale, cost, measure, plan, reproduce
 from jaxrobust.experiments.tables.claims import Verdict, judge, over_images
 from jaxrobust.experiments.tables.numbers import Numbers
 from jaxrobust.experiments.tables.published import PUBLISHED
@@ -400,34 +397,3 @@ def test_a_teacher_is_counted_once_where_no_row_is_it(tmp_path, monkeypatch):
 
     alone, (_, beside), (_, second) = seconds("rst"), seconds("standard", "rst"), seconds("uat", "rst")
     assert alone[0] - beside == pytest.approx(seconds("standard")[0]) and second == beside
-
-
-def _echo(task):
-    if task == "wrong":
-        raise ValueError("no such task")
-    if task == "sleep":
-        time.sleep(60)
-    return task, os.environ.get("CUDA_VISIBLE_DEVICES")
-
-
-def test_processes_take_devices_and_end_with_an_error(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    found, failed, began = {}, [], time.monotonic()
-    with pytest.raises(ValueError, match="no such task"):
-        workers.on_devices(
-            ["a", "sleep", "wrong"],
-            _echo,
-            2,
-            done_fn=found.__setitem__,
-            failed_fn=lambda *args: failed.append(args),
-        )
-    assert found == {"a": ("a", "4")} and failed == [("wrong", "no such task")]
-    assert time.monotonic() - began < 50
-
-
-@pytest.mark.slow
-def test_a_signal_ends_the_processes_too():
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as caught:
-        workers.on_devices(["a", "sleep"], _echo, 2, done_fn=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    assert caught.value.code == 143 and signal.getsignal(signal.SIGTERM) is before

@@ -20,7 +20,7 @@ from jaxrobust.experiments.tables.progress import Progress, listing
 from jaxrobust.experiments.tables.settings import Scale
 from jaxrobust.experiments.tables.spec import Spec
 from jaxrobust.experiments.tables.specs import SPECS
-from jaxrobust.experiments.tables.workers import on_devices
+from jaxrobust.experiments.workers import each, on_devices
 
 RUNS = Path("runs/tables")
 RESULTS = Path("docs/results")
@@ -62,7 +62,8 @@ def reproduce(
         seeds: the first of every row, the others of SRT and its strongest rivals; None for the scale's.
         only: a row's key or title, e.g. `srt` or `srt@0.2`; several with commas between. The page keeps the
             numbers that other rows have.
-        jobs: models at once, each on a device of its own.
+        jobs: models at once, each with a share of the cores, and on a device of its own where there are
+            several.
         dry_run: list the runs and what they are estimated to cost, and do nothing.
 
     Raises:
@@ -110,20 +111,11 @@ def reproduce(
     work = functools.partial(attempt, path=path, runs_dir=runs_dir, data_dir=data_dir)
     if not left:
         write()
-    elif jobs == 1:
-        for job in left:
-            done(job, work(job, log_fn=log_fn))
-    else:
-        quiet = functools.partial(work, log_fn=_silent)
-        on_devices(left, quiet, jobs, done_fn=done, failed_fn=lambda job, text: log_fn(f"{job.name}: {text}"))
+    each(left, work, jobs, log_fn=log_fn, done_fn=done)
     log_fn(f"Results: {out_dir / 'README.md'}")
     if failures:
         listed = "; ".join(f"{one}: {text}" for one, text in failures.items())
         raise Incomplete(f"{len(failures)} of {len(wanted)} models failed, the others are done. {listed}")
-
-
-def _silent(text: object) -> None:
-    """The lines of several jobs at once tell nobody anything."""
 
 
 def _dataset(name: str, spec: Spec, dataset: str | None, scale: Scale) -> str:

@@ -1,6 +1,10 @@
-"""Work on several devices at once: a process a device, all of which end when the command does."""
+"""Work on several devices at once: a process a device, all of which end when the command does.
+
+Of CPUs a process has a share of the cores.
+"""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -21,6 +25,30 @@ VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
 
 # A step of training and its checkpoint, which SIGTERM waits for.
 _GRACE_SECONDS = 60
+
+
+def each(
+    tasks: Sequence[Task],
+    work_fn: Callable[..., Found],
+    jobs: int,
+    *,
+    log_fn: Callable[[object], None],
+    done_fn: Callable[[Task, Found], None],
+) -> None:
+    """`work_fn(task, log_fn=...)` of every task: here one after the other, or `jobs` at once by `on_devices`.
+
+    Of several at once the lines would tell nobody anything: then only an error's text is said.
+    """
+    if jobs == 1:
+        for task in tasks:
+            done_fn(task, work_fn(task, log_fn=log_fn))
+        return
+    quiet = functools.partial(work_fn, log_fn=_silent)
+    on_devices(tasks, quiet, jobs, done_fn=done_fn, failed_fn=lambda task, text: log_fn(text))
+
+
+def _silent(text: object) -> None:
+    """Says nothing."""
 
 
 def on_devices(
