@@ -125,15 +125,24 @@ def _neighbourhood(text: str) -> Neighbourhood:
         changed: Any = experiments.apply_overrides(experiments.get("digits_at"), [f"{field}={text}"])
     except ValueError as error:
         raise ValueError(f"--stability: {str(error).replace(field, 'the neighbourhood')}") from None
-    return changed.objective.attack.neighbourhood
+    found = changed.objective.attack.neighbourhood
+    if _needs_region(found):
+        raise ValueError(
+            f"--stability: a masked neighbourhood needs a region, which no upload has, got {text!r}."
+        )
+    return found
 
 
 def _sampled(found: Sequence[Any]) -> tuple[Any, str]:
     """One neighbourhood to draw from, and its words; None where there is none, or it needs a region."""
-    if not found or any(isinstance(one, Masked) for one in found):
+    if not found or any(map(_needs_region, found)):
         return None, ""
     one = found[0] if len(found) == 1 else Compose(parts=tuple(found))
     return one, words.in_words(one)
+
+
+def _needs_region(one: Any) -> bool:
+    return isinstance(one, Masked) or any(map(_needs_region, getattr(one, "parts", ())))
 
 
 def _threshold(run: experiments.Run) -> float:
@@ -158,7 +167,9 @@ def _threshold(run: experiments.Run) -> float:
 def _gallery(folder: Path, shape: tuple[int, int, int], margin: Any) -> dict[str, np.ndarray]:
     """Everybody's images, prepared as training's were."""
     height, width, channels = shape
-    people = data.load_identities(f"folder:{folder}", size=(height, width), channels=channels, margin=margin)
+    people = data.load_identities(
+        f"folder:{folder}", size=(height, width), channels=channels, margin=margin, min_people=1
+    )
     whose = np.asarray(people.identity)
     return {
         name: np.asarray(people.images[np.flatnonzero(whose == one)]) for one, name in enumerate(people.names)

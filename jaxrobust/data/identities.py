@@ -105,6 +105,7 @@ def load_identities(
     channels: int | None = None,
     margin: float | tuple[float, float, float, float] | None = None,
     max_resident_bytes: int = 2**31,
+    min_people: int = 2,
 ) -> Identities:
     """Loads a set of people.
 
@@ -120,13 +121,14 @@ def load_identities(
             middle half of the height and of the width), or fractions (top, bottom, left, right), of the
             height and of the width. Rounded down to whole pixels.
         max_resident_bytes: a set whose decoded images take more is read on demand (`LazyImages`).
+        min_people: fewer are refused: two for verification, one for a gallery.
 
     Returns:
         The `Identities`.
 
     Raises:
-        ValueError: for what is not there or not sound, naming the file, the folder or the cure; fewer than
-            two people.
+        ValueError: for what is not there or not sound, naming the file, the folder or the cure; too few
+            people.
 
     Example:
         >>> faces = load_identities("orl", size=(56, 46))
@@ -139,7 +141,7 @@ def load_identities(
     if name == "lfw":
         images, whose, digest = _lfw.read_lfw(data_dir, pixels, channels, cut, max_resident_bytes)
         names, identity = np.unique(whose, return_inverse=True)
-        return _checked(images, identity, tuple(str(n) for n in names), name, (), digest)
+        return _checked(images, identity, tuple(str(n) for n in names), name, (), digest, min_people)
     if name == "orl":
         root = orl.faces_folder()
         # Numbers are in their own order: s2 before s10, 2.pgm before 10.pgm.
@@ -162,7 +164,8 @@ def load_identities(
         digest = hashlib.sha256(repr((digest, pixels, channels, cut)).encode()).hexdigest()[:16]
     identity = np.repeat(np.arange(len(people)), [len(files) for files in paths])
     files = tuple(f"{file.parent.name}/{file.name}" for file in every)
-    return _checked(images, identity, tuple(person.name for person in people), name, files, digest)
+    folders = tuple(person.name for person in people)
+    return _checked(images, identity, folders, name, files, digest, min_people)
 
 
 def _people_folders(root: Path) -> list[Path]:
@@ -182,9 +185,10 @@ def _checked(
     name: str,
     files: tuple[str, ...],
     digest: str | None,
+    min_people: int,
 ) -> Identities:
     """The `Identities` after the checks that all sources share."""
-    if len(names) < 2:
+    if len(names) < min_people:
         raise ValueError(f"{name}: all images are of {names[0]!r}; verification needs at least two people.")
     identity = identity.astype(np.int32)
     digest = digest or _sets.fingerprint(_sets.ImageSet(images, identity))

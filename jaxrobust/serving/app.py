@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from importlib import resources
 from typing import Any
 
@@ -92,7 +92,8 @@ class _Endpoints:
             # While it drains, images are taken still: only `/readyz` turns them away.
             if self.service.loaded is None:
                 raise not_ready("The model is being compiled. Try again in some seconds.")
-            with Ticket(self.service.admission) as ticket:
+            address = request.client.host if request.client else ""
+            with Ticket(self.service.admission, address) as ticket:
                 found = await handler(request, ticket)
             milliseconds = 1000 * (time.monotonic() - request.scope["began"])
             return _json({**found, "milliseconds": round(milliseconds, 3)})
@@ -161,7 +162,7 @@ class _Endpoints:
     async def verify(self, request: Request, ticket: Ticket) -> dict[str, Any]:
         parameters.read(request, {})
         reading = uploads.named(request, ticket, self.service.settings, ("first", "second"))
-        first, second = await self.decoded(reading, ticket)
+        first, second = await self.decoded(reading, ticket, indexed=True)
         return await faces.verify(self.service, first, second)
 
     async def identify(self, request: Request, ticket: Ticket) -> dict[str, Any]:
@@ -171,6 +172,7 @@ class _Endpoints:
 
     async def model(self, request: Request) -> Response:
         self.authorise(request)
+        parameters.read(request, {})
         served = self.service.served
         height, width, channels = served.image_shape
         return _json(
@@ -217,15 +219,23 @@ class _Endpoints:
         return _json(openapi.document(self.service.served, self.service.settings, bool(self.keys)))
 
 
-async def _all(work: Sequence[Awaitable[Any]], *, indexed: bool = False) -> list[Any]:
-    """Every result, once all are there; else the first error, of which none of the others is left running."""
-    found = await asyncio.gather(*work, return_exceptions=True)
-    for index, one in enumerate(found):
-        if isinstance(one, Problem) and indexed:
-            one.more["index"] = index
-        if isinstance(one, BaseException):
-            raise one
-    return found
+async def _all(work: Sequence[Coroutine[Any, Any, Any]], *, indexed: bool = False) -> list[Any]:
+    """Every result, once all are there; else the error of one, and none of the others is left running."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        # What waits ends here; what is being decoded takes its seconds.
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    failed = {index: task.exception() for index, task in enumerate(tasks) if not task.cancelled()}
+    for index, error in failed.items():
+        if isinstance(error, Problem) and indexed:
+            error.more["index"] = index
+        if error is not None:
+            raise error
+    return [task.result() for task in tasks]
 
 
 def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

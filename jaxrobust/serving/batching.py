@@ -4,15 +4,18 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxrobust.serving.logs import log
-from jaxrobust.serving.problems import overloaded
+from jaxrobust.serving.problems import Problem, overloaded
 
-# A row that has waited for so long is not computed any more: its client has hardly waited as well.
-_PATIENCE = 30.0
+PATIENCE = 30.0
+"""Seconds after which an image that waits, for a decoder or for the device, is not looked at any more: its
+client has hardly waited as well."""
+# Of the bytes of bodies that may be read at once; behind a proxy all come from one address.
+_SHARE_OF_AN_ADDRESS = 0.5
 
 
 class _Waiting(NamedTuple):
@@ -71,12 +74,10 @@ class Batcher:
     def _work(self) -> None:
         while (taken := self._take()) is not None:
             name, waiting = taken
-            oldest = time.monotonic() - _PATIENCE
+            oldest = time.monotonic() - PATIENCE
             late = [one for one in waiting if one.since < oldest]
             waiting = [one for one in waiting if one.since >= oldest]
-            error = overloaded(
-                f"The image waited for over {_PATIENCE:g} s. Try again later, or ask for less."
-            )
+            error = waited()
             self._loop.call_soon_threadsafe(_deliver, late, [error] * len(late))
             if waiting:
                 found = self._answers(name, waiting)
@@ -118,6 +119,11 @@ class Batcher:
                 self._ready.wait(min(heads.values()) + self._max_wait - now if heads else None)
 
 
+def waited() -> Problem:
+    """429 for an image that waited too long."""
+    return overloaded(f"The image waited for over {PATIENCE:g} s. Try again later, or ask for less.")
+
+
 def _deliver(waiting: Sequence[_Waiting], answers: Sequence[Any]) -> None:
     for one, answer in zip(waiting, answers):
         if one.future.cancelled():
@@ -133,12 +139,13 @@ class Admission:
 
     Args:
         max_images: accepted and not answered.
-        max_bytes: of bodies that are read or decoded.
+        max_bytes: of bodies that are read or decoded; of one address half of them.
     """
 
     def __init__(self, max_images: int, max_bytes: int):
         self.max_images, self.max_bytes = max_images, max_bytes
         self.images = self.bytes = 0
+        self._by_address: Counter[str] = Counter()
 
     def enter(self, num: int) -> None:
         """Holds room for images, or 429."""
@@ -152,13 +159,23 @@ class Admission:
                 f"{self.images} images wait for an answer, the limit is {self.max_images}. Try again later."
             )
 
-    def hold(self, num: int) -> None:
-        """Room for bytes, or 429."""
-        if self.bytes + num > self.max_bytes:
+    def hold(self, num: int, address: str = "") -> None:
+        """Room for bytes from an address, or 429."""
+        own, most = self._by_address[address] + num, int(_SHARE_OF_AN_ADDRESS * self.max_bytes)
+        if self.bytes + num > self.max_bytes or (address and own > most):
             raise overloaded(
-                f"Bodies of {self.bytes:,} bytes are being read, the limit is {self.max_bytes:,}. Try later."
+                f"Bodies of {self.bytes:,} bytes are being read, the limit is {self.max_bytes:,}, of one "
+                f"address {most:,}. Try later."
             )
         self.bytes += num
+        self._by_address[address] = own
+
+    def give_back(self, num: int, address: str = "") -> None:
+        """Bytes that are not held any more."""
+        self.bytes -= num
+        self._by_address[address] -= num
+        if not self._by_address[address]:
+            del self._by_address[address]
 
 
 class Ticket:
@@ -168,8 +185,8 @@ class Ticket:
     does not send them holds none.
     """
 
-    def __init__(self, admission: Admission):
-        self._admission = admission
+    def __init__(self, admission: Admission, address: str = ""):
+        self._admission, self._address = admission, address
         self._images = self._bytes = 0
 
     def __enter__(self) -> "Ticket":
@@ -183,12 +200,12 @@ class Ticket:
 
     def bytes(self, num: int) -> None:
         """Holds `num` bytes more."""
-        self._admission.hold(num)
+        self._admission.hold(num, self._address)
         self._bytes += num
 
     def decoded(self) -> None:
         """The bodies are gone."""
-        self._admission.bytes -= self._bytes
+        self._admission.give_back(self._bytes, self._address)
         self._bytes = 0
 
     def __exit__(self, *_: Any) -> None:

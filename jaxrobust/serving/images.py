@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxrobust import data
 from jaxrobust.data import _decode
+from jaxrobust.serving import _tiff
 from jaxrobust.serving.problems import Problem
 from jaxrobust.serving.served import Settings
 
@@ -16,7 +17,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Bytes handed to a decoder at once: between two of them the clock is looked at. A progressive JPEG has scans
 # of some 40 bytes that each walk over all its pixels.
 _BLOCK, _PILLOWS_BLOCK = 4096, 65536
-_TILE_TAGS = (322, 323, 324, 325)
 
 
 class _Late(Exception):
@@ -51,9 +51,9 @@ def decode(
     Args:
         body: one encoded image.
         image_shape: `(h, w, c)` of the model.
-        settings: its limits on pixels and time. Time is looked at between blocks; WebP and TIFF are one,
-            which the limit on pixels bounds. TIFF is read in strips alone: a tile may be of any size,
-            whatever size the image has.
+        settings: its limits on pixels and time. Time is looked at between blocks; WebP and TIFF are one, of
+            which the limits on pixels and bytes bound the work, see `_tiff`: TIFF is read in strips alone (a
+            tile may be of any size, whatever size the image has) that do not overlap.
         margin: what is cut off first, see `data.load_identities`.
         prepared: the image has the model's height and width already: it is neither cut nor resized.
 
@@ -69,7 +69,7 @@ def decode(
     file.deadline = time.monotonic() + settings.decode_seconds
     try:
         with Image.open(file, formats=FORMATS) as image:
-            _check(image, settings, (width, height) if prepared else None)
+            _check(image, body, settings, (width, height) if prepared else None)
             file.slowly = image.format in ("JPEG", "MPO")
     except Problem:
         raise
@@ -95,7 +95,7 @@ def decode(
     return pixels
 
 
-def _check(image: Any, settings: Settings, prepared: tuple[int, int] | None) -> None:
+def _check(image: Any, body: bytes, settings: Settings, prepared: tuple[int, int] | None) -> None:
     """What the header tells, before pixels are decoded."""
     width, height = image.size
     if width * height > settings.max_pixels:
@@ -104,9 +104,8 @@ def _check(image: Any, settings: Settings, prepared: tuple[int, int] | None) -> 
         raise _refused("The image has no pixels.")
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise _refused("The file has several frames or pages, and which is meant is not known. Send one.")
-    # Pillow knows all tags of the file, of a doubled one the last value, and libtiff may take the first.
-    if image.format == "TIFF" and any(tag in image.tag_v2 for tag in _TILE_TAGS):
-        raise _refused("TIFF in tiles is not read. Save the image in strips, or as PNG.")
+    if image.format == "TIFF" and (found := _tiff.problem(image, body)):
+        raise _refused(found)
     # Lying or standing: how it is turned is known for certain once all of it is read.
     if prepared is not None and prepared not in ((width, height), (height, width)):
         raise _other_size(width, height, prepared)

@@ -1,5 +1,6 @@
 """Around every request: an id, headers for security, a line in the log, numbers for Prometheus."""
 
+import asyncio
 import logging
 import re
 import time
@@ -49,9 +50,16 @@ class Shell:
             await self.app(scope, receive, send)
             return
         began, status = time.monotonic(), 0
+        unread = _has_body(scope)
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
         scope["request_id"], scope["began"] = request_id, began
+
+        async def receiving() -> Any:
+            nonlocal unread
+            message = await receive()
+            unread = unread and bool(message.get("more_body"))
+            return message
 
         async def sending(message: Any) -> None:
             nonlocal status
@@ -59,18 +67,26 @@ class Shell:
                 status = message["status"]
                 there = {name for name, _ in message["headers"]}
                 more = [one for one in _RAW if one[0] not in there]
+                # Nobody times a body that nobody reads: the connection ends with the answer.
+                if unread and b"connection" not in there:
+                    more.append((b"connection", b"close"))
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *more]
             await send(message)
 
         try:
             if _size(scope) > HEAD_BYTES:
                 scope["problem"] = "head-too-large"
-                await _TOO_LARGE.response(request_id)(scope, receive, sending)
+                await _TOO_LARGE.response(request_id)(scope, receiving, sending)
             else:
-                await self.app(scope, receive, sending)
+                await self.app(scope, receiving, sending)
         # It has been answered by a 500 already, where it still could be.
         except Exception as error:
             log("failed", level=logging.ERROR, error=error, request=request_id)
+        # The server's patience with its last requests has ended.
+        except asyncio.CancelledError as error:
+            log("cut off", level=logging.ERROR, error=error, request=request_id)
+            self._count(scope, status, time.monotonic() - began, request_id)
+            raise
         self._count(scope, status, time.monotonic() - began, request_id)
 
     def _count(self, scope: Any, status: int, seconds: float, request_id: str) -> None:
@@ -97,6 +113,11 @@ _TOO_LARGE = Problem(
     f"Address and headers are larger than {HEAD_BYTES:,} bytes. Send fewer, and the image in the body.",
     headers={"Connection": "close"},
 )
+
+
+def _has_body(scope: Any) -> bool:
+    headers = dict(scope["headers"])
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip(b"0") != b""
 
 
 def _size(scope: Any) -> int:

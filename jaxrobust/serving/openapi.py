@@ -197,7 +197,8 @@ def _one_image() -> dict[str, Any]:
         "additionalProperties": False,
     }
     raw = {"schema": _binary()}
-    return {**_form(form), "application/octet-stream": raw, "image/png": raw, "image/jpeg": raw}
+    kinds = ("png", "jpeg", "webp", "bmp", "gif", "tiff", "x-portable-anymap")
+    return {**_form(form), "application/octet-stream": raw, **{f"image/{kind}": raw for kind in kinds}}
 
 
 def _files(most: int) -> dict[str, Any]:

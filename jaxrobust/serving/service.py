@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxrobust.serving import images, programs
+from jaxrobust.serving import batching, images, programs
 from jaxrobust.serving.batching import Admission, Batcher
 from jaxrobust.serving.logs import log
 from jaxrobust.serving.metrics import Metrics
@@ -86,6 +86,7 @@ class Service:
         self.draining = False
         self._batcher: Batcher | None = None
         self._pool = ThreadPoolExecutor(self.settings.decode_threads, thread_name_prefix="decode")
+        self._decoders = asyncio.Semaphore(self.settings.decode_threads)
         self._starting: asyncio.Task | None = None
         self._reloading = asyncio.Lock()
 
@@ -113,6 +114,7 @@ class Service:
         try:
             loaded = await asyncio.to_thread(programs.load, self.first, self.settings)
         except Exception as error:
+            log("not ready", level=logging.ERROR, error=error, reason=str(error))
             self.on_failure(error)
             raise
         most = {name: max(sizes) for name, (_, sizes) in loaded.programs.items()}
@@ -124,7 +126,7 @@ class Service:
         """Answers what was accepted, then ends the threads."""
         if self._starting is not None:
             await asyncio.wait([self._starting])
-            # What it raised has been told to `on_failure`.
+            # What it raised is in the log, and has been told to `on_failure`.
             self._starting.exception()
         if self._batcher is not None:
             await self._batcher.close()
@@ -154,7 +156,10 @@ class Service:
         return await self._batcher.submit(name, row)
 
     async def decode(self, body: bytes, *, prepared: bool = False) -> np.ndarray:
-        """The pixels of an uploaded image; raises `Problem`."""
+        """The pixels of an uploaded image; raises `Problem`, also where no decoder is free in time.
+
+        Cancelled while it decodes, it ends when that has: nothing is left running.
+        """
 
         def work() -> np.ndarray:
             began = time.monotonic()
@@ -164,7 +169,18 @@ class Service:
             finally:
                 self.metrics.decoding.observe(time.monotonic() - began)
 
-        return await self._in_pool(work)
+        try:
+            async with asyncio.timeout(batching.PATIENCE):
+                await self._decoders.acquire()
+        except TimeoutError:
+            raise batching.waited() from None
+        decoding = asyncio.ensure_future(self._in_pool(work))
+        decoding.add_done_callback(lambda _: self._decoders.release())
+        try:
+            return await asyncio.shield(decoding)
+        except asyncio.CancelledError:
+            await asyncio.wait([decoding])
+            raise
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
         """Pillow's work, beside the event loop."""

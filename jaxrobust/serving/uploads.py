@@ -15,7 +15,8 @@ FORM = "multipart/form-data"
 _RAW = ("application/octet-stream", "image/")
 # What is read and thrown away of a body that is refused, so that its sender can read the answer.
 _DISCARD_BYTES, _DISCARD_SECONDS = 2**24, 2.0
-# A body may take its first seconds for nothing; from there on it must have come at this many bytes a second.
+# A body may take its first seconds for nothing; from there on it must have come at this many bytes a second,
+# and it may not pause for longer than the grace: who has sent nearly all would hold the room for the longest.
 _GRACE_SECONDS, _LEAST_RATE = 5.0, 8192
 
 
@@ -116,7 +117,8 @@ async def _body(request: Request, ticket: Ticket, settings: Settings) -> bytes:
         async with asyncio.timeout_at(began + seconds) as limit:
             async for chunk in request.stream():
                 total += len(chunk)
-                seconds = min(settings.read_seconds, _GRACE_SECONDS + total / _LEAST_RATE)
+                now = asyncio.get_running_loop().time() - began
+                seconds = min(settings.read_seconds, _GRACE_SECONDS + min(total / _LEAST_RATE, now))
                 limit.reschedule(began + seconds)
                 if total > settings.max_bytes:
                     raise _too_large(settings)

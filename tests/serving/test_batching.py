@@ -105,7 +105,7 @@ def test_a_quick_program_waits_for_one_pass_of_a_slow_one_and_not_for_all():
 
 
 def test_a_row_that_waited_too_long_is_429_and_not_computed(monkeypatch):
-    monkeypatch.setattr(batching, "_PATIENCE", 0.2)
+    monkeypatch.setattr(batching, "PATIENCE", 0.2)
 
     async def work(batcher, device):
         device.open.clear()
@@ -177,3 +177,15 @@ def test_beyond_the_limits_the_answer_is_429_and_tickets_give_back():
         ticket.decoded()
         assert (admission.images, admission.bytes) == (2, 0)
     assert (admission.images, admission.bytes) == (0, 0)
+
+
+def test_one_address_holds_half_of_the_bytes():
+    admission = Admission(max_images=3, max_bytes=100)
+    with Ticket(admission, "a") as ticket, Ticket(admission, "b") as other:
+        ticket.bytes(50)
+        with pytest.raises(Problem, match="of one address 50"):
+            ticket.bytes(1)
+        other.bytes(50)
+        ticket.decoded()
+        ticket.bytes(50)
+    assert admission.bytes == 0

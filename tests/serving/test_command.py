@@ -183,6 +183,8 @@ def test_a_face_run_takes_its_threshold_from_its_verification(face_run, monkeypa
         "ann": (2, 56, 46, 1), "bob": (2, 56, 46, 1)
     }  # fmt: skip
     assert gallery["bob"][1].max() == 201
+    shutil.rmtree(people / "bob")
+    assert set(_cli_served.load(face_run.folder, threshold=0.3, gallery=people).gallery) == {"ann"}
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,7 @@ def test_a_face_run_takes_its_threshold_from_its_verification(face_run, monkeypa
         (["--threshold", "0.5"], "verifies no faces"),
         (["--stability", "linf"], "--stability"),
         (["--stability", "nothing(eps=1)"], "--stability"),
+        (["--stability", "masked(neighbourhood=linf(eps=0.1))"], "needs a region"),
     ],
 )
 def test_a_mistake_is_a_sentence(folder, command, monkeypatch, options, words):

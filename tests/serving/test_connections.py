@@ -113,6 +113,26 @@ def test_a_body_that_drips_is_408_before_its_time(connect, monkeypatch):
         assert time.monotonic() - began < 10 < SMALL.read_seconds
 
 
+def test_a_body_that_stands_still_is_408_however_much_has_come(connect, monkeypatch):
+    from jaxrobust.serving import uploads
+
+    monkeypatch.setattr(uploads, "_GRACE_SECONDS", 0.3)
+    with running(Service(served(), settings=SMALL)) as address:
+        began = time.monotonic()
+        stalled = connect(address, HEAD % 2_000_000 + bytes(1_999_999))
+        assert stalled.recv(65536).startswith(b"HTTP/1.1 408")
+        assert time.monotonic() - began < 10 < SMALL.read_seconds
+
+
+def test_a_body_that_nobody_reads_ends_its_connection(connect):
+    with running(Service(served(), settings=SMALL)) as address:
+        kept = connect(address, HEALTH)
+        assert b"connection: close" not in kept.recv(65536).lower()
+        told = HEALTH[:-2] + b"Content-Length: 10000000\r\n\r\nx"
+        found = received(connect(address, told))
+        assert found.startswith(b"HTTP/1.1 200") and b"connection: close" in found.lower()
+
+
 def test_signals_drain_then_stop_then_give_up():
     service = Service(served(), settings=Settings(drain_seconds=60))
     one = server._Server(server.configuration(create_app(service), "127.0.0.1", 0), service)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 import logging
@@ -18,8 +19,9 @@ from PIL import Image
 
 from jaxrobust import data, saliency
 from jaxrobust.neighbourhoods import Pose, RotationTranslation
-from jaxrobust.serving import Service, Settings, create_app, logs, openapi, programs
+from jaxrobust.serving import Service, Settings, batching, create_app, images, logs, openapi, programs
 from jaxrobust.serving.middleware import SECURITY_HEADERS
+from jaxrobust.serving.problems import Problem
 from jaxrobust.types import Example
 from tests.serving.service_under_test import NAMES, SMALL, digits, encode, running, served
 
@@ -406,3 +408,39 @@ def test_a_model_that_cannot_be_made_ready_is_told_of():
 
     asyncio.run(start())
     assert len(told) == 1
+
+
+def test_nobody_waits_for_a_decoder_for_long(monkeypatch):
+    """And what has failed leaves none of its other images to be decoded."""
+    monkeypatch.setattr(batching, "PATIENCE", 0.2)
+    began, go = [], threading.Event()
+
+    def slow(body, *args, **more):
+        began.append(body)
+        go.wait(30)
+        raise Problem(422, "image-refused", "It is slow.")
+
+    monkeypatch.setattr(images, "decode", slow)
+    service = Service(MODEL, settings=dataclasses.replace(SMALL, decode_threads=1))
+
+    async def ask():
+        await service.start()
+        await service.wait()
+        app = httpx.ASGITransport(create_app(service))
+        async with httpx.AsyncClient(transport=app, base_url="http://here") as client:
+            several = client.post("/v1/recognise:batch", files=[("file", b"a"), ("file", b"b")])
+            first = asyncio.create_task(several)
+            while not began:
+                await asyncio.sleep(0.01)
+            late = await client.post("/v1/recognise", content=b"c", headers=PNG)
+            go.set()
+            answers = await first, late
+        await service.stop()
+        return answers
+
+    first, late = asyncio.run(ask())
+    problem(late, 429, "overloaded")
+    # The second of the batch waited too long before the first was done.
+    problem(first, 429, "overloaded")
+    assert first.json()["index"] == 1
+    assert began == [b"a"] and service.admission.images == service.admission.bytes == 0

@@ -46,6 +46,9 @@ USED = {
     "BMP": encode(COLOUR, "BMP"),
     "one GIF frame": encode(COLOUR, "GIF"),
     "TIFF": encode(COLOUR, "TIFF"),
+    "LZW in a TIFF": encode(COLOUR, "TIFF", compression="tiff_lzw"),
+    "Deflate in a TIFF": encode(COLOUR, "TIFF", compression="tiff_adobe_deflate"),
+    "PackBits in a TIFF": encode(COLOUR, "TIFF", compression="packbits"),
     "PGM": encode(GREY, "PPM"),
     "CMYK JPEG": saved(Image.fromarray(COLOUR).convert("CMYK"), "JPEG"),
     "palette": saved(Image.fromarray(COLOUR).quantize(16), "PNG"),
@@ -111,6 +114,19 @@ def tiled(side: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + struct.pack("<I", 0) + tile
 
 
+def stripped(rows: int, data: bytes, compression: int = 32773, *, doubled: bool = False) -> bytes:
+    """A TIFF of one column, whose strips of one row are all the same bytes."""
+    tags = [(256, 1, 1), (257, 1, rows), (258, 1, 8), (259, 1, compression), (262, 1, 1)]
+    lists = 8 + 2 + 12 * (9 + doubled) + 4
+    tags += [(273, rows, lists), (277, 1, 1), (278, 1, 1), (279, rows, lists + 4 * rows)]
+    # Said of one strip first: libtiff may believe it.
+    tags += [(279, rows, lists + 4 * rows)] * doubled
+    entries = b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, count, value in tags)
+    starts = struct.pack("<I", lists + 8 * rows) * rows
+    lengths = struct.pack("<I", len(data)) * rows
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + starts + lengths + data
+
+
 def test_the_margin_is_cut_off_first():
     found = decode(encode(COLOUR), (10, 10, 3), Settings(), margin=(0.25, 0.25, 1 / 3, 1 / 3))
     np.testing.assert_array_equal(found, COLOUR[5:15, 10:20])
@@ -150,6 +166,10 @@ REFUSED = {
     "transparent palette": (saved(Image.fromarray(COLOUR).quantize(4), "PNG", transparency=0), 422, "transp"),
     "16 bits of grey": (saved(DEEP, "PNG"), 422, "8 bits per channel"),
     "tiles of TIFF": (tiled(16), 422, "in strips"),
+    "one strip many times": (stripped(5_000, b"\x80" * 100_000 + b"\0\x07"), 422, "overlap"),
+    "strips without lengths": (stripped(2, b""), 422, "no lengths"),
+    "a tag twice": (stripped(2, b"\0\x07", doubled=True), 422, "twice"),
+    "a JPEG in a TIFF": (saved(Image.fromarray(COLOUR), "TIFF", compression="jpeg"), 422, "compression"),
     "floats": (saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), 422, "8 bits per channel"),
     "bomb": (bomb(50_000, 50_000), 413, "more than 25,000,000 pixels"),
     "thin bomb": (bomb(2**31 - 1, 1), 413, "Scale it down"),

@@ -201,7 +201,7 @@ def test_all_of_it_by_keyboard_in_the_order_of_the_page(server, open_page, files
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), [(1100, 900), (320, 640)])
+@pytest.mark.parametrize(("width", "height"), [(1100, 900), (320, 640), (390, 844), (667, 375)])
 def test_nothing_is_cut_off_and_text_has_contrast(server, open_page, files, width, height, colours):
     page = open_page(server.address, viewport={"width": width, "height": height}, color_scheme=colours)
     choose(page, files / "2.png")
@@ -234,6 +234,18 @@ def test_nothing_is_cut_off_and_text_has_contrast(server, open_page, files, widt
         page.evaluate("document.getElementById('down').scrollIntoView({ block: 'end' })")
         image, slider = (page.locator(f"#{one}").bounding_box() for one in ("view", "angle"))
         assert image["y"] >= 0 and image["y"] + image["height"] <= slider["y"], "And the image is in sight."
+    # Whoever moves the slider sees the class: in large letters, or with the image on a phone.
+    page.evaluate("document.getElementById('angle').scrollIntoView({ block: 'end' })")
+    named, slider = (
+        page.locator(one).bounding_box() for one in ("#brief" if width < 400 else "#best", "#angle")
+    )
+    assert named["y"] >= 0 and named["y"] + named["height"] <= height, named
+    assert slider["y"] >= 0 and slider["y"] + slider["height"] <= height, slider
+    # And an error, wherever the page has been scrolled to.
+    page.set_input_files("#file", files / "text.png")
+    page.wait_for_selector("#error:not([hidden])")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    assert page.locator("#error").bounding_box()["y"] >= 0
 
 
 def test_an_answer_about_what_is_not_shown_any_more_is_not_told(server, open_page, files):

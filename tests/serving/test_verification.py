@@ -98,6 +98,7 @@ def test_both_faces_must_be_there_and_be_images(client):
     png = encode(IMAGES[0])
     assert client.post("/v1/verify", files={"first": png}).status_code == 422
     assert client.post("/v1/verify", files={"first": png, "third": png}).status_code == 422
-    assert client.post("/v1/verify", files={"first": png, "second": b"x"}).status_code == 415
+    wrong = client.post("/v1/verify", files={"first": png, "second": b"x"})
+    assert wrong.status_code == 415 and wrong.json()["index"] == 1
     raw = client.post("/v1/verify", content=png, headers={"content-type": "image/png"})
     assert raw.status_code == 415

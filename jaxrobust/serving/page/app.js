@@ -4,6 +4,7 @@
 const MOST_BARS = 12;
 const at = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
+const pause = (seconds) => new Promise((go) => { setTimeout(go, 1000 * seconds); });
 
 const state = {
   key: "",
@@ -24,7 +25,8 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, options = {}) {
+// A server that is busy says when to come again.
+async function ask(path, options = {}, tries = 3) {
   const headers = { ...options.headers };
   if (state.key) headers.Authorization = `Bearer ${state.key}`;
   let response;
@@ -32,6 +34,11 @@ async function ask(path, options = {}) {
     response = await fetch(path, { ...options, headers });
   } catch {
     throw new Refused(0, "The server does not answer. Is it running?");
+  }
+  const later = Number(response.headers.get("Retry-After"));
+  if (later && tries && (response.status === 429 || response.status === 503)) {
+    await pause(Math.min(later, 5));
+    return ask(path, options, tries - 1);
   }
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new Refused(response.status, body.detail || `The server answered ${response.status}.`);
@@ -176,6 +183,7 @@ function show(answer, number) {
   at("view").src = answer.view;
   at("best").textContent = answer.name;
   at("share").textContent = percent(answer.probability);
+  at("brief").textContent = `${answer.name}, ${percent(answer.probability)}`;
   at("time").textContent = `${answer.milliseconds.toFixed(1)} ms on the server, ${answer.model}`;
   at("changed").hidden = answer.name === state.rest;
   at("changed").textContent = `Unmoved it was ${state.rest}.`;
