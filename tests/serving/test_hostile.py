@@ -17,7 +17,7 @@ from jaxrobust.serving import Service, Settings
 from jaxrobust.serving.images import decode
 from jaxrobust.serving.problems import Problem
 from tests.serving.service_under_test import SMALL, Command, digits, encode, running, served
-from tests.serving.test_images import bomb, chunk, tiled
+from tests.serving.test_images import bomb, chunk, stripped, tiled
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +69,7 @@ BOMBS = {
     "frames": frames(),
     "TIFF": b"II*\x00" + b"\xff" * 500,
     "one tile": tiled(16_000),
+    "one strip many times": stripped(50_000, b"\x80" * 2_000_000 + b"\0\x07"),
     "gzip": gzip.compress(bytes(10**7)),
     "nested": b"RIFF" + b"\xff\xff\xff\xffWEBPVP8X" + b"\xff" * 200,
 }
