@@ -26,7 +26,7 @@ from jaxrobust.experiments.face_arms import ARMS
 from jaxrobust.experiments.face_data import FaceData
 from jaxrobust.experiments.judge_faces import FaceReport, evaluate_faces
 from jaxrobust.experiments.run import RESULT_FILE, Run, is_finished, load_run, train
-from jaxrobust.experiments.workers import each
+from jaxrobust.experiments.workers import check_jobs, devices, each
 from jaxrobust.models import FaceCNN
 
 OUT = Path("docs/results/face_arms")
@@ -91,12 +91,15 @@ def reproduce(
             f"{len(missing)} rows are to be measured: {', '.join(f'{a}-{s}' for a, s in missing) or 'none'}."
         )
         return
+    if jobs > 1:
+        check_jobs(jobs, *devices())
     # All are trained first: each is attacked with another seed's images too.
     each(
         runs,
         functools.partial(_trained, data_dir=data_dir),
         jobs,
         log_fn=log_fn,
+        name_fn=lambda run: run[1].name,
         done_fn=lambda run, _: log_fn(f"{run[1].name} is trained."),
     )
     command = f"jaxrobust reproduce face-arms --seeds {' '.join(map(str, seeds))}"
@@ -115,7 +118,14 @@ def reproduce(
         write()
 
     measure_fn = functools.partial(_measured, plan=plan, out_dir=out_dir, data_dir=data_dir)
-    each(missing, measure_fn, jobs, log_fn=log_fn, done_fn=keep)
+    each(
+        missing,
+        measure_fn,
+        jobs,
+        log_fn=log_fn,
+        name_fn=lambda cell: f"{cell[0]}, seed {cell[1]}",
+        done_fn=keep,
+    )
     write()
     log_fn(f"Results: {out_dir / 'README.md'}")
 

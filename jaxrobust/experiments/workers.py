@@ -33,22 +33,46 @@ def each(
     jobs: int,
     *,
     log_fn: Callable[[object], None],
+    name_fn: Callable[[Task], str],
     done_fn: Callable[[Task, Found], None],
 ) -> None:
     """`work_fn(task, log_fn=...)` of every task: here one after the other, or `jobs` at once by `on_devices`.
 
-    Of several at once the lines would tell nobody anything: then only an error's text is said.
+    Of several at once the lines would tell nobody anything: then only an error's text is said, with the name.
     """
     if jobs == 1:
         for task in tasks:
             done_fn(task, work_fn(task, log_fn=log_fn))
         return
     quiet = functools.partial(work_fn, log_fn=_silent)
-    on_devices(tasks, quiet, jobs, done_fn=done_fn, failed_fn=lambda task, text: log_fn(text))
+    failed_fn = lambda task, text: log_fn(f"{name_fn(task)}: {text}")  # noqa: E731
+    on_devices(tasks, quiet, jobs, done_fn=done_fn, failed_fn=failed_fn)
 
 
 def _silent(text: object) -> None:
     """Says nothing."""
+
+
+def check_jobs(jobs: int, platform: str, count: int) -> None:
+    """Raises ValueError for more jobs than accelerators: JAX would give the others the CPU unsaid."""
+    if platform != "cpu" and jobs > count:
+        raise ValueError(
+            f"Expected jobs <= {count}, as many as there are {platform} devices, got jobs={jobs}. "
+            "Each model trains on a device of its own."
+        )
+
+
+def devices() -> tuple[str, int]:
+    """The platform and its local devices, seen by a process of its own: who looks holds an accelerator."""
+    found: list[tuple[str, int]] = []
+    on_devices([None], _devices, 1, done_fn=lambda task, answer: found.append(answer))
+    return found[0]
+
+
+def _devices(task: None) -> tuple[str, int]:
+    import jax
+
+    return jax.default_backend(), jax.local_device_count()
 
 
 def on_devices(
@@ -74,11 +98,12 @@ def on_devices(
         SystemExit: 143 after SIGTERM to this process, which is passed on to the others.
     """
     left = list(tasks)
+    count = min(count, len(left))
     context = multiprocessing.get_context("spawn")
     processes: list[SpawnProcess] = []
     busy: dict[connection.Connection, Task] = {}
     with _stopping(processes):
-        for place in range(min(count, len(left))):
+        for place in range(count):
             ours, process = _start(context, work_fn, (place, count) if count > 1 else None)
             processes.append(process)
             busy[ours] = left.pop(0)

@@ -28,7 +28,8 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int, eps: float) -> 
         eps: under the root.
 
     Returns:
-        `[b, h, w, c]`. Reverse mode only, like `conv2d`.
+        `[b, h, w, c]`. Reverse mode only, like `conv2d`; also like it, under `shard_map(check_vma=True)`
+        `x`, `scale` and `bias` must all vary over the same axes (`lax.pcast`).
 
     >>> y = group_norm(jnp.arange(8.0).reshape(1, 2, 2, 2), jnp.ones(2), jnp.zeros(2), 1, 0.0)
     >>> round(float(y.mean()), 6), round(float(y.std()), 6)

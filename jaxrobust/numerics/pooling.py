@@ -48,12 +48,17 @@ def _max_pool(window: tuple[int, int], size: tuple[int, int], x: Array) -> Array
     return functools.reduce(jnp.maximum, (parts[:, :, i, :, j] for i in range(p) for j in range(q)))
 
 
+def _larger(a: Array, b: Array) -> Array:
+    """The maximum, or NaN where one of them is, which XLA's own reduction by the maximum loses on CPU."""
+    return jnp.where((a >= b) | (a != a), a, b)
+
+
 def _forward(window, size, x):
     # The place of the maximum is all that the gradient needs: a sixteenth of x in float32 and 2x2 windows.
     # Both are reductions, since XLA keeps what those give; what is elementwise it makes anew, on CPU,
     # wherever the gradient reads it, together with all that led to it.
     parts, last = _windows(window, x), window[0] * window[1] - 1
-    maximum = jax.lax.reduce(parts, jnp.asarray(-jnp.inf, x.dtype), jax.lax.max, (2, 4))
+    maximum = jax.lax.reduce(parts, jnp.asarray(-jnp.inf, x.dtype), _larger, (2, 4))
     dtype = jnp.int8 if last < 127 else jnp.int32
     places = jnp.arange(last + 1, dtype=dtype).reshape(window[0], 1, window[1], 1)
     where_largest = jnp.where(parts == maximum[:, :, None, :, None], places, jnp.asarray(last, dtype))

@@ -16,15 +16,18 @@ def problem(image: Any, body: bytes) -> str | None:
 
     Strips must not overlap: of 5,000 that are all the same megabyte a small file makes gigabytes to read.
     """
-    tags = image.tag_v2
-    if any(tag in tags for tag in _TILES):
+    # Pillow passes over tags of types that it does not know, which libtiff may know, and of a doubled tag the
+    # two may take different ones: so the numbers are read from the file.
+    tags, numbers = image.tag_v2, _tags(body)
+    if any(tag in numbers for tag in _TILES):
         return "TIFF in tiles is not read. Save the image in strips, or as PNG."
+    if len(set(numbers)) < len(numbers):
+        return "The TIFF has a tag twice. Save the image anew, or as PNG."
     if tags.get(_COMPRESSION, 1) not in _COMPRESSIONS:
         return "This compression of TIFF is not read. Save the image with Deflate or LZW, or as PNG."
-    numbers = _tags(body)
-    if len(set(numbers)) < len(numbers):
-        # Pillow takes the last value of a doubled tag, and libtiff may take the first.
-        return "The TIFF has a tag twice. Save the image anew, or as PNG."
+    if tags.get(_COMPRESSION, 1) == 1:
+        # Plain pixels are not libtiff's: Pillow reads them, by the clock, and needs no lengths.
+        return None
     lengths, offsets = (tags.get(tag, ()) for tag in (_LENGTHS, _OFFSETS))
     if len(lengths) != len(offsets) or not lengths or min(lengths) < 1 or sum(lengths) > len(body):
         return "The TIFF's strips have no lengths, or overlap. Save the image anew, or as PNG."

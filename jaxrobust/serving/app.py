@@ -266,6 +266,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 async def _unknown(request: Request, error: Exception) -> Response:
     """Starlette's own answers as problems."""
     assert isinstance(error, HTTPException)
+    await uploads.discard(request)
     headers = error.headers
     if error.status_code == 405:
         return answer(request, Problem(405, "method-not-allowed", "See /openapi.json.", headers=headers))

@@ -74,6 +74,8 @@ class Batcher:
     def _work(self) -> None:
         while (taken := self._take()) is not None:
             name, waiting = taken
+            # Those of a request that has failed already.
+            waiting = [one for one in waiting if not one.future.cancelled()]
             oldest = time.monotonic() - PATIENCE
             late = [one for one in waiting if one.since < oldest]
             waiting = [one for one in waiting if one.since >= oldest]

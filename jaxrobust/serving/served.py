@@ -81,8 +81,8 @@ class Settings:
         max_wait_ms: how long an image waits for others to share a pass, in milliseconds.
         max_queue: images accepted and not answered yet; beyond it, 429.
         max_bytes: of a request's body.
-        max_bytes_in_flight: of all bodies that are being read or decoded; beyond it, 429. None: 8 bodies of
-            the largest size.
+        max_bytes_in_flight: of all bodies that are being read or decoded; beyond it, 429, of one address
+            beyond half of it. None: 8 bodies of the largest size.
         max_pixels: of an uploaded image, by its header, before anything is decoded.
         decode_seconds: the longest that decoding one image may take.
         read_seconds: the longest that a client may take to send a body.
@@ -119,8 +119,8 @@ class Settings:
         _validate.at_least("seed", self.seed, 0)
         _validate.at_least("max_queue", self.max_queue, self.max_batch, "A full batch must fit the queue.")
         if self.max_bytes_in_flight is not None:
-            least = "The largest body must fit."
-            _validate.at_least("max_bytes_in_flight", self.max_bytes_in_flight, self.max_bytes, least)
+            least = "The largest body must fit into one address's half."
+            _validate.at_least("max_bytes_in_flight", self.max_bytes_in_flight, 2 * self.max_bytes, least)
 
     @property
     def bytes_in_flight(self) -> int:

@@ -175,12 +175,18 @@ class Service:
         except TimeoutError:
             raise batching.waited() from None
         decoding = asyncio.ensure_future(self._in_pool(work))
-        decoding.add_done_callback(lambda _: self._decoders.release())
+        decoding.add_done_callback(self._decoded)
         try:
             return await asyncio.shield(decoding)
         except asyncio.CancelledError:
             await asyncio.wait([decoding])
             raise
+
+    def _decoded(self, decoding: asyncio.Task[np.ndarray]) -> None:
+        self._decoders.release()
+        # Of a request that has failed meanwhile nobody else asks for it, and asyncio would write it out.
+        if not decoding.cancelled():
+            decoding.exception()
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
         """Pillow's work, beside the event loop."""

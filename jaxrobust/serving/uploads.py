@@ -14,10 +14,27 @@ from jaxrobust.serving.served import Settings
 FORM = "multipart/form-data"
 _RAW = ("application/octet-stream", "image/")
 # What is read and thrown away of a body that is refused, so that its sender can read the answer.
-_DISCARD_BYTES, _DISCARD_SECONDS = 2**24, 2.0
+_DISCARD_BYTES, _DISCARD_SECONDS = 2**24, 30.0
 # A body may take its first seconds for nothing; from there on it must have come at this many bytes a second,
 # and it may not pause for longer than the grace: who has sent nearly all would hold the room for the longest.
 _GRACE_SECONDS, _LEAST_RATE = 5.0, 8192
+
+
+class _Pace:
+    """By when more of a body must have come, in the event loop's time; `seconds` is the longest for all."""
+
+    def __init__(self, seconds: float):
+        self._most = seconds
+        self._began = asyncio.get_running_loop().time()
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return asyncio.get_running_loop().time() - self._began
+
+    def deadline(self, total: int) -> float:
+        """Of the next piece, where `total` bytes have come."""
+        return self._began + min(self._most, _GRACE_SECONDS + min(total / _LEAST_RATE, self.seconds))
 
 
 class _Parser(MultiPartParser):
@@ -65,14 +82,15 @@ async def several(request: Request, ticket: Ticket, settings: Settings) -> list[
 async def discard(request: Request) -> None:
     """Reads on, within bounds, what nobody wants."""
     # Who asks before sending (curl, above a megabyte) has not sent anything.
-    if request.method != "POST" or "expect" in request.headers:
+    if "expect" in request.headers:
         return
-    left = _DISCARD_BYTES
+    pace, total = _Pace(_DISCARD_SECONDS), 0
     try:
-        async with asyncio.timeout(_DISCARD_SECONDS):
+        async with asyncio.timeout_at(pace.deadline(0)) as limit:
             async for chunk in request.stream():
-                left -= len(chunk)
-                if left < 0:
+                total += len(chunk)
+                limit.reschedule(pace.deadline(total))
+                if total > _DISCARD_BYTES:
                     return
     except (TimeoutError, ClientDisconnect, RuntimeError):
         # RuntimeError: the body was read to its end already.
@@ -111,15 +129,12 @@ async def _body(request: Request, ticket: Ticket, settings: Settings) -> bytes:
     if announced.isdecimal() and int(announced) > settings.max_bytes:
         raise _too_large(settings)
     chunks, total = [], 0
-    began = asyncio.get_running_loop().time()
-    seconds = min(settings.read_seconds, _GRACE_SECONDS)
+    pace = _Pace(settings.read_seconds)
     try:
-        async with asyncio.timeout_at(began + seconds) as limit:
+        async with asyncio.timeout_at(pace.deadline(0)) as limit:
             async for chunk in request.stream():
                 total += len(chunk)
-                now = asyncio.get_running_loop().time() - began
-                seconds = min(settings.read_seconds, _GRACE_SECONDS + min(total / _LEAST_RATE, now))
-                limit.reschedule(began + seconds)
+                limit.reschedule(pace.deadline(total))
                 if total > settings.max_bytes:
                     raise _too_large(settings)
                 ticket.bytes(len(chunk))
@@ -128,7 +143,7 @@ async def _body(request: Request, ticket: Ticket, settings: Settings) -> bytes:
         raise Problem(
             408,
             "too-slow",
-            f"{total:,} bytes came in {seconds:.3g} s. Send fewer, or over a faster line.",
+            f"{total:,} bytes came in {pace.seconds:.3g} s. Send fewer, or over a faster line.",
         ) from None
     except ClientDisconnect:
         raise Problem(400, "bad-request", "The client went away while it sent the body.") from None

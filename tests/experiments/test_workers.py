@@ -50,8 +50,24 @@ def test_cores_are_shared_without_overlap(monkeypatch):
 
 def test_one_at_a_time_is_done_here_in_order_and_says_its_lines():
     said, done = [], []
-    workers.each(["b", "a"], _echo, 1, log_fn=said.append, done_fn=lambda task, _: done.append(task))
+    options = {"log_fn": said.append, "name_fn": str.upper}
+    workers.each(["b", "a"], _echo, 1, done_fn=lambda task, _: done.append(task), **options)
     assert said == done == ["b", "a"]
+
+
+def test_of_several_at_once_a_failure_is_said_with_its_name():
+    said = []
+    options = {"log_fn": said.append, "name_fn": str.upper}
+    with pytest.raises(ValueError, match="no such task"):
+        workers.each(["wrong"], _echo, 2, done_fn=lambda task, _: None, **options)
+    assert said == ["WRONG: no such task"]
+
+
+def test_more_jobs_than_accelerators_are_refused():
+    workers.check_jobs(8, "cpu", 1)
+    workers.check_jobs(2, "gpu", 2)
+    with pytest.raises(ValueError, match="jobs <= 2, as many as there are gpu devices, got jobs=3"):
+        workers.check_jobs(3, "gpu", 2)
 
 
 @pytest.mark.slow

@@ -51,6 +51,18 @@ def test_nan_stays_visible():
     assert bool(jnp.isnan(max_pool(jnp.array([0.0, jnp.nan, 1, 2]).reshape(1, 2, 2, 1))).all())
 
 
+@pytest.mark.parametrize("window", [(2, 2), (3, 2)])
+def test_the_value_is_the_same_where_a_gradient_is_taken_nan_included(window):
+    """At a size at which XLA reduces in vectors."""
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (4, 64, 64, 32))
+    x = jnp.where(jax.random.uniform(keys[1], x.shape) < 0.05, jnp.nan, x)
+    expected = max_pool(x, window=window)
+    found, _ = jax.vjp(lambda x: max_pool(x, window=window), x)
+    assert bool(jnp.isnan(expected).any())
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_under_jit_vmap_bfloat16_and_an_empty_batch():
     x = jax.random.normal(jax.random.key(0), (3, 2, 4, 5, 2), jnp.bfloat16)
     grad_fn = jax.grad(lambda x: (max_pool(x).astype(jnp.float32) ** 2).sum())

@@ -114,14 +114,19 @@ def tiled(side: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + struct.pack("<I", 0) + tile
 
 
-def stripped(rows: int, data: bytes, compression: int = 32773, *, doubled: bool = False) -> bytes:
+def stripped(
+    rows: int, data: bytes, compression: int = 32773, *, doubled: bool = False, hidden: bool = False
+) -> bytes:
     """A TIFF of one column, whose strips of one row are all the same bytes."""
     tags = [(256, 1, 1), (257, 1, rows), (258, 1, 8), (259, 1, compression), (262, 1, 1)]
-    lists = 8 + 2 + 12 * (9 + doubled) + 4
+    lists = 8 + 2 + 12 * (9 + doubled + hidden) + 4
     tags += [(273, rows, lists), (277, 1, 1), (278, 1, 1), (279, rows, lists + 4 * rows)]
     # Said of one strip first: libtiff may believe it.
     tags += [(279, rows, lists + 4 * rows)] * doubled
     entries = b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, count, value in tags)
+    # Of a type that Pillow passes over and libtiff reads.
+    entries += struct.pack("<HHII", 324, 17, rows, lists) * hidden
+    tags += [()] * hidden
     starts = struct.pack("<I", lists + 8 * rows) * rows
     lengths = struct.pack("<I", len(data)) * rows
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + starts + lengths + data
@@ -168,6 +173,7 @@ REFUSED = {
     "tiles of TIFF": (tiled(16), 422, "in strips"),
     "one strip many times": (stripped(5_000, b"\x80" * 100_000 + b"\0\x07"), 422, "overlap"),
     "strips without lengths": (stripped(2, b""), 422, "no lengths"),
+    "tiles that Pillow does not see": (stripped(2, b"\0\x07", hidden=True), 422, "in strips"),
     "a tag twice": (stripped(2, b"\0\x07", doubled=True), 422, "twice"),
     "a JPEG in a TIFF": (saved(Image.fromarray(COLOUR), "TIFF", compression="jpeg"), 422, "compression"),
     "floats": (saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), 422, "8 bits per channel"),

@@ -20,7 +20,7 @@ from jaxrobust.experiments.tables.progress import Progress, listing
 from jaxrobust.experiments.tables.settings import Scale
 from jaxrobust.experiments.tables.spec import Spec
 from jaxrobust.experiments.tables.specs import SPECS
-from jaxrobust.experiments.workers import each, on_devices
+from jaxrobust.experiments.workers import check_jobs, each, on_devices
 
 RUNS = Path("runs/tables")
 RESULTS = Path("docs/results")
@@ -111,7 +111,7 @@ def reproduce(
     work = functools.partial(attempt, path=path, runs_dir=runs_dir, data_dir=data_dir)
     if not left:
         write()
-    each(left, work, jobs, log_fn=log_fn, done_fn=done)
+    each(left, work, jobs, log_fn=log_fn, name_fn=lambda job: job.name, done_fn=done)
     log_fn(f"Results: {out_dir / 'README.md'}")
     if failures:
         listed = "; ".join(f"{one}: {text}" for one, text in failures.items())
@@ -188,11 +188,7 @@ def _estimates(
     work = functools.partial(_probe, runs_dir=runs_dir, data_dir=data_dir)
     on_devices([list(jobs)], work, 1, done_fn=lambda task, answer: found.append(answer))
     ((estimates, platform, count),) = found
-    if platform != "cpu" and processes > count:
-        raise ValueError(
-            f"Expected jobs <= {count}, as many as there are {platform} devices, got jobs={processes}. "
-            "Each model trains on a device of its own."
-        )
+    check_jobs(processes, platform, count)
     return estimates
 
 

@@ -1,14 +1,14 @@
 """How a table is trained at each scale: one net, schedule and inner attack for all rows of a kind.
 
-`paper` is the published setting (`experiments.registry`). The others keep its data, neighbourhoods and batch
-composition and make the run shorter, alike for every row:
+`paper` is the published setting (`experiments.registry`). The others keep its sets, neighbourhoods and forms of
+batches, and make the run shorter, alike for every row:
 
 - `gpu`: batches of 1,024 and an eighth of the steps, so equal numbers of images, for one large accelerator;
   of CIFAR-10 a PreActResNet-18;
 - `small`: about six minutes a run on two cores: 500 Adam steps of 128 images with 10 inner steps, and where
   the source states no lam for pixels the largest of Table 2's, so that tables share their runs; of MNIST a
-  tenth of the labels, in the source's share of each batch; of CIFAR-10 a SmallCNN, with half of each mixed
-  batch labelled and a weight of the robust term that grows;
+  tenth of the labels, which are as many of each mixed batch as in the source; of CIFAR-10 a SmallCNN, with
+  half of each mixed batch labelled and a weight of the robust term that grows;
 - `tiny`: scikit-learn's 8x8 digits, seconds a run; shows that the command works and nothing else.
 """
 
@@ -141,7 +141,8 @@ def _small(paper: Setting, dataset: str, kind: Kind) -> Setting:
 
     Of MNIST 1,000 images have labels: 500 steps see 10,000 of them six times at most, where the published
     runs see them hundreds of times, and what is not learnt by heart needs no unlabelled images
-    (docs/results/table2/NOTES.md has the numbers). 21 of a mixed batch are labelled, as in the source.
+    (docs/results/table2/NOTES.md has the numbers). 21 of a mixed batch are labelled, however many images are
+    not; in the source that is 128 * 10,000 / 60,000.
 
     On CIFAR-10 the net is `cifar10_small`'s, and so is the labelled half of a mixed batch. From new weights
     SRT trained that net into one class, the first of its pseudo-labels: lam grows with the radius, so that

@@ -131,7 +131,7 @@ SPECS: Mapping[str, Spec] = {
         ),
         claims=orderings.modern,
         about="Every row makes the same passes on the same batches, with settings written down before "
-        "anything was run. Not tried: perturbed weights (AWP), which cost a pass more, and a larger "
-        "unlabelled share, since every image is used already.",
+        "anything was run. Not tried: perturbed weights (AWP), which cost a pass more, and more unlabelled "
+        "images, since every one of the set that has no label is among them.",
     ),
 }

@@ -16,9 +16,10 @@ from jaxrobust.models import WideResNet
 def setting(spec: Spec, rows: Sequence[Row], dataset: str, scale: Scale) -> dict[str, str]:
     """How the rows were trained, by name, beside the published setting where it is another."""
     paper = spec.make_rows(dataset, Scale.PAPER) if dataset in DATASETS and scale is not Scale.PAPER else []
-    # A published table may have rows that a shorter one has not.
+    # A published table may have rows that a shorter one has not; where some rows are others, all are told.
     keys = {row.key for row in rows}
-    paper = [row for row in paper if row.key in keys] or paper
+    if keys <= {row.key for row in paper}:
+        paper = [row for row in paper if row.key in keys]
     tellers: dict[str, Callable[[Row], str]] = {
         "images": lambda row: images(row.experiment),
         "net": lambda row: net(row.experiment),
@@ -72,8 +73,9 @@ def images(experiment: Experiment) -> str:
     data = experiment.image_data
     if experiment.batches is not BatchForm.MIXED or data.num_unlabelled == 0:
         return f"{data.num_labelled:,} labelled"
-    others = "all other ones" if data.num_unlabelled is None else f"{data.num_unlabelled:,}"
-    return f"{data.num_labelled:,} labelled and {others} unlabelled"
+    if data.num_unlabelled is None:
+        return f"{data.num_labelled:,} labelled, all others but those for validation unlabelled"
+    return f"{data.num_labelled:,} labelled and {data.num_unlabelled:,} unlabelled"
 
 
 def net(experiment: Experiment) -> str:
