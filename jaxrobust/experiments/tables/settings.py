@@ -1,7 +1,7 @@
 """How a table is trained at each scale: one net, schedule and inner attack for all rows of a kind.
 
-`paper` is the published setting (`experiments.registry`). The others keep its sets, neighbourhoods and forms of
-batches, and make the run shorter, alike for every row:
+`paper` is the published setting (`experiments.registry`). The others keep its sets, neighbourhoods and forms
+of batches, and make the run shorter, alike for every row:
 
 - `gpu`: batches of 1,024 and an eighth of the steps, so equal numbers of images, for one large accelerator;
   of CIFAR-10 a PreActResNet-18;
