@@ -233,7 +233,7 @@ def _claims(judged: Sequence[Judged], labels: Mapping[str, str]) -> str:
     )
     return "\n\n".join(
         [
-            f"## What the source claims: {_counts(one for one in known if not one.claim.ours)}",
+            f"## What the source claims: {_counts(one for one in known if not one.claim.ours) or 'not yet'}",
             *([f"Ours: {ours}."] if (ours := _counts(one for one in known if one.claim.ours)) else []),
             _results.markdown_table(header, lines),
             note,
