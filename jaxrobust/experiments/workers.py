@@ -45,7 +45,10 @@ def each(
             done_fn(task, work_fn(task, log_fn=log_fn))
         return
     quiet = functools.partial(work_fn, log_fn=_silent)
-    failed_fn = lambda task, text: log_fn(f"{name_fn(task)}: {text}")  # noqa: E731
+
+    def failed_fn(task: Task, text: str) -> None:
+        log_fn(f"{name_fn(task)}: {text}")
+
     on_devices(tasks, quiet, jobs, done_fn=done_fn, failed_fn=failed_fn)
 
 
